@@ -1,0 +1,147 @@
+"""Every bound of btor, with its reason. Lengths are bytes and times seconds unless the name says otherwise.
+
+A test sits on each bound and one steps over it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+# --- bencoding: nothing is parsed deeper or longer than its use needs ---------------------------------------
+TORRENT_DEPTH: Final = 100  # .torrent files and resume records
+MESSAGE_DEPTH: Final = 10  # tracker replies, extension messages, DHT
+TORRENT_TOKENS: Final = 3_000_000
+METADATA_TOKENS: Final = 2_500_000
+MESSAGE_TOKENS: Final = 20_000
+INTEGER_CHARACTERS: Final = 20  # int64 with its sign; CPython's int() fails above 4,300 digits
+STRING_LENGTH_DIGITS: Final = 10
+
+# --- metainfo ------------------------------------------------------------------------------------------------
+TORRENT_FILE_SIZE: Final = 48 * MIB  # real ones of 24 MB exist
+PIECE_COUNT: Final = 2_097_152
+PIECE_LENGTH_V1: Final = 536_854_528  # 32,767 blocks
+V2_PIECE_LENGTH_MIN: Final = 16 * KIB
+TOTAL_LENGTH: Final = 2**48 - 1
+FILE_COUNT: Final = 300_000
+PATH_DEPTH: Final = 100
+PATH_ELEMENT: Final = 240  # leaves room for ".NNN" below the 255 of file systems
+PATH_LENGTH: Final = 4_096
+DUPLICATE_NAMES: Final = 500
+TRACKERS: Final = 1_000
+WEB_SEEDS: Final = 256
+DHT_NODES: Final = 256
+URL_LENGTH: Final = 16 * KIB
+MAGNET_LENGTH: Final = 64 * KIB
+MAGNET_REPEATS: Final = 100  # of each of tr, ws, x.pe
+MAGNET_FILE_INDEX: Final = 2**20
+DISPLAY_CHARACTERS: Final = 256  # of any foreign string shown to a person
+
+# --- the peer wire -------------------------------------------------------------------------------------------
+BLOCK: Final = 16 * KIB  # BEP 3
+HANDSHAKE: Final = 68
+MESSAGE_HEADER: Final = 4  # the length prefix
+PIECE_HEADER: Final = 13  # length, id, piece, begin
+EXTENDED_MESSAGE: Final = 128 * KIB
+UNKNOWN_MESSAGE: Final = 64 * KIB  # a larger one of an unknown id ends the connection
+HANDSHAKE_TIMEOUT: Final = 10.0  # absolute, from accept or connect to the full handshake
+CONNECT_TIMEOUT: Final = 15.0
+KEEP_ALIVE: Final = 60.0  # sent after that long without sending
+DEAD_PEER: Final = 180.0  # closed after that long without receiving
+NO_MUTUAL_INTEREST: Final = 600.0
+SILENT_REQUESTER: Final = 60.0  # unchoked and interested, yet asks nothing
+PENDING_HANDSHAKES: Final = 256
+PENDING_PER_NETWORK: Final = 8  # of one /24 or /64
+HALF_OPEN: Final = 100
+DIALS_PER_SECOND: Final = 30
+DIALS_PER_ADDRESS: Final = 3  # in DIAL_WINDOW, over all torrents and ports
+DIALS_PER_NETWORK: Final = 20  # of one /24 in DIAL_WINDOW
+DIAL_WINDOW: Final = 60.0
+DIAL_FAILURES: Final = 3
+DIAL_RETRY: Final = 60.0
+PEER_LIST: Final = 3_000
+PEER_LIST_PAUSED: Final = 1_000
+PEER_SHARE_OF_LIST: Final = 0.25  # from one peer's exchange
+TURNOVER_PERIOD: Final = 300.0
+TURNOVER_SHARE: Final = 0.04
+TURNOVER_FULL: Final = 0.9
+
+# --- requests ------------------------------------------------------------------------------------------------
+REQUEST_QUEUE_MIN: Final = 4
+REQUEST_QUEUE_MAX: Final = 500
+REQUEST_QUEUE_SECONDS: Final = 4.0  # of the peer's rate
+REQUESTS_ACCEPTED: Final = 1_000  # above, they are dropped and counted
+REQUESTS_UNANSWERED: Final = 2_000  # above, the connection ends
+BAD_REQUESTS: Final = 50
+UNREQUESTED_BLOCKS: Final = 2  # the second ends the connection
+REQUEST_GRACE_AFTER_CHOKE: Final = 2.0
+SNUB_AFTER: Final = 20.0
+REQUEST_TIMEOUT_MIN: Final = 2.0
+REQUEST_TIMEOUT_MAX: Final = 60.0
+BLOCK_OWNERS: Final = 3  # in the endgame
+RANDOM_FIRST_PIECES: Final = 4
+OPEN_PIECES_PER_PEER: Final = 1.5
+OPEN_BLOCKS: Final = 2_048
+AFFINITY_SECONDS: Final = 20.0
+AFFINITY_BYTES: Final = 8 * MIB
+BLAMED_PIECES: Final = 64  # failed pieces whose block digests are remembered
+TRUST_MAX: Final = 8
+TRUST_BAN: Final = -7
+
+# --- choking -------------------------------------------------------------------------------------------------
+CHOKE_ROUND: Final = 10.0
+UPLOAD_SLOTS: Final = 8
+OPTIMISTIC_PERIOD: Final = 30.0
+SLOTS_PER_OPTIMISTIC: Final = 5
+CHOKE_FLIP_GUARD: Final = 10.0
+SEED_QUOTA_PIECES: Final = 20
+SEED_QUOTA_SECONDS: Final = 60.0
+
+# --- trackers ------------------------------------------------------------------------------------------------
+TRACKER_REPLY: Final = MIB  # before and after inflating
+TRACKER_HEADERS: Final = 32 * KIB
+TRACKER_REDIRECTS: Final = 5
+TRACKER_CONNECT: Final = 10.0
+TRACKER_TOTAL: Final = 30.0
+TRACKER_STOP: Final = 5.0
+TRACKER_NEXT_AFTER: Final = 5.0  # without a reply the next tracker of the tier is asked beside it
+TRACKER_PARALLEL: Final = 50
+TRACKER_PEERS_PARSED: Final = 1_000
+TRACKER_PEERS_USED: Final = 200
+TRACKER_NUMWANT: Final = 200
+TRACKER_INTERVAL_DEFAULT: Final = 1_800.0
+TRACKER_INTERVAL_MIN: Final = 60.0
+TRACKER_INTERVAL_MIN_LOOPBACK: Final = 1.0
+TRACKER_INTERVAL_MAX: Final = 86_400.0
+TRACKER_RETRY_MIN: Final = 60.0
+TRACKER_RETRY_MAX: Final = 3_600.0
+TRACKER_MESSAGE: Final = 1_000  # characters of a failure reason or warning that are kept
+UDP_TRACKER_PACKET: Final = 16 * KIB
+UDP_TRACKER_SENDS: Final = 4
+UDP_TRACKER_RESEND: Final = 15.0  # doubled each time, BEP 15
+UDP_CONNECTION_LIFE: Final = 60.0
+UDP_DRAIN: Final = 64  # datagrams a wake-up
+
+# --- the machine ---------------------------------------------------------------------------------------------
+GULP_MIN: Final = 64 * KIB
+GULP_MAX: Final = 4 * MIB
+SEND_GULP: Final = MIB
+UPLOAD_BUFFER: Final = 512 * KIB
+OUT_OF_ORDER: Final = 4 * MIB  # blocks held for an inline hash, a session; above, the piece is read back
+DISK_QUEUE_HIGH: Final = 64 * MIB
+DISK_QUEUE_LOW: Final = 48 * MIB
+SLOW_WRITE_PER_MIB: Final = 0.005
+STALLED_WRITE: Final = 0.050
+OPEN_FILES: Final = 128
+RESERVED_DESCRIPTORS: Final = 64
+DESCRIPTORS: Final = 65_536
+CHECKPOINT_PERIOD: Final = 5.0  # of the resume record
+SHUTDOWN: Final = 5.0  # one deadline for writes, record and stopped announces
+FREE_SPACE_PROBE: Final = 30.0
+EVENT_QUEUE: Final = 1_000
+
+# --- rates ---------------------------------------------------------------------------------------------------
+RATE_BURST: Final = 0.25  # seconds of the limit
+RECEIVE_BUFFER_MIN: Final = 64 * KIB
