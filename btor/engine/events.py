@@ -18,7 +18,7 @@ class Event:
     info_hash: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints: ``event`` first, then the fields; ``info_hash`` only where there is one."""
+        """The object that ``--json`` prints: ``event`` first, then the fields; ``info_hash`` only if there is one."""
         line: dict[str, Any] = {"event": self.event}
         for field in dataclasses.fields(self):
             line[field.name.rstrip("_")] = getattr(self, field.name)
