@@ -100,8 +100,9 @@ def _reach6(ip: IPv6Address) -> Reach:
 def dialable(address: Address, *, source_ip: str | None, user: bool) -> bool:
     """Whether btor may connect to ``address``, which the user named or somebody at ``source_ip`` told us of.
 
-    Global addresses from anyone; private ones from a source on a private network or on this machine; loopback ones from
-    a source on this machine. Ports below 1024, but 80 and 443, only from the user. ``source_ip`` None: from the internet.
+    Global addresses from anyone; private ones from a source on a private network or on this machine; loopback ones
+    from a source on this machine. Ports below 1024, but 80 and 443, only from the user. ``source_ip`` None stands for
+    a source on the internet.
     """
     ip, port = address
     where = reach(ip)
@@ -164,7 +165,7 @@ def unpack_compact(data: bytes | bytearray | memoryview, size: int) -> list[Addr
         if port == 0:
             continue
         if size == COMPACT4:
-            peers.append(("%d.%d.%d.%d" % tuple(raw[start : start + 4]), port))
+            peers.append((".".join(map(str, raw[start : start + 4])), port))
             continue
         ip = IPv6Address(raw[start : start + 16])
         if ip.ipv4_mapped is None:
