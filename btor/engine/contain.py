@@ -1,0 +1,30 @@
+"""The one place with a broad ``except``: a bug in one child ends that child, loudly, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+class Container:
+    """Runs children whose unexpected exceptions must not reach their siblings.
+
+    ``failures`` counts them. ``strict`` (tests) re-raises instead. Cancellation always passes through.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
+        self.failures = 0
+
+    async def run(self, what: str, child: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Await ``child(*args)``; log an unexpected exception with its traceback and go on."""
+        try:
+            await child(*args)
+        except* Exception as group:
+            self.failures += 1
+            _log.error("unexpected error in %s, which ends", what, exc_info=group)
+            if self.strict:
+                raise
