@@ -1,0 +1,1 @@
+"""Programs that make, measure and attack: run each as `python -m tools.NAME` from the project folder."""
