@@ -6,8 +6,8 @@ loopback, where a whole swarm shares one IP, a peer is its address and port, and
 The order of dialling: fewest failures, then by source (the user, a tracker, local discovery, DHT, exchange, a former
 incoming peer), then the one out of touch for longest, then by lot.
 
-Invariant: an entry that is idle, connectable and not given up has one live ticket, in ``_waiting`` or in one of the
-two ready heaps; tickets are withdrawn by giving the entry another number, and stale ones are skipped when met.
+Invariant: an entry that may be dialled has one live ticket, in ``_waiting`` or in one of the two ready heaps; a ticket
+is withdrawn by giving the entry another number, and stale ones are skipped when met.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ RANK: Final[dict[PeerSource, int]] = {"user": 0, "tracker": 1, "lsd": 2, "dht": 
 INCOMING: Final = 5  # the rank of a peer that we know only because it came to us
 NEVER: Final = float("-inf")
 NO_TICKET: Final = 0
+STALE_TICKETS: Final = 64  # beyond twice the entries: below that, throwing them out is not worth it
 DIAL_RETRY_DOUBLINGS: Final = 16  # by then far over any maximum
 
 
@@ -229,11 +230,7 @@ class PeerBook:
 
     def next_to_dial(self, now: float, budget: DialBudget | None = None) -> Address | None:
         """The peer to dial now, or None. It stays next until ``on_dialled``. What ``budget`` holds back is left out."""
-        while self._waiting and self._waiting[0][0] <= now:
-            _, ticket, entry = heapq.heappop(self._waiting)
-            if entry.ticket == ticket:
-                heap = self._privileged if self._is_privileged(entry, now) else self._ready
-                heapq.heappush(heap, _Place(entry.fails, entry.rank, entry.contact, entry.salt, ticket, entry))
+        self._promote(now)
         while (entry := self._first(self._privileged)) is not None:
             if self._is_privileged(entry, now):
                 return entry.address
@@ -367,16 +364,18 @@ class PeerBook:
     def _hear_again(self, entry: _Entry, address: Address, source: PeerSource) -> None:
         """Another word on a known peer. A better source counts; a tracker's word forgives a failure."""
         rank = RANK[source]
-        if isinstance(entry.key, str) and (not entry.listening or entry.fails or rank < entry.rank):
+        better, forgiven = rank < entry.rank, source == "tracker" and entry.fails > 0
+        if isinstance(entry.key, str) and (not entry.listening or entry.fails or better):
             entry.address, entry.listening = address, True
-        if source == "user":
-            entry.patient, entry.fails, entry.due = False, 0, NEVER
-        elif source == "tracker" and entry.fails:
-            entry.fails -= 1
-        if rank < entry.rank:
+        if better:
             entry.rank = rank
             self._forget_teller(entry)
-        self._enqueue(entry)
+        if forgiven:
+            entry.fails -= 1
+        if source == "user":
+            entry.patient, entry.fails, entry.due = False, 0, NEVER
+        if better or forgiven or source == "user":
+            self._enqueue(entry)
 
     def _count_failure(self, entry: _Entry, now: float) -> None:
         entry.fails += 1
@@ -398,6 +397,25 @@ class PeerBook:
             self._tickets += 1
             entry.ticket = self._tickets
             heapq.heappush(self._waiting, (entry.due, entry.ticket, entry))
+        if len(self._waiting) + len(self._ready) + len(self._privileged) > 2 * len(self._entries) + STALE_TICKETS:
+            self._compact()
+
+    def _compact(self) -> None:
+        """Throw out stale tickets: while nobody is dialled nothing else does, and peers that come and go leave some."""
+        self._waiting = [place for place in self._waiting if place[2].ticket == place[1]]
+        self._ready = [place for place in self._ready if place.entry.ticket == place.ticket]
+        self._privileged = [place for place in self._privileged if place.entry.ticket == place.ticket]
+        heapq.heapify(self._waiting)
+        heapq.heapify(self._ready)
+        heapq.heapify(self._privileged)
+
+    def _promote(self, now: float) -> None:
+        """Line up the entries whose time has come."""
+        while self._waiting and self._waiting[0][0] <= now:
+            _, ticket, entry = heapq.heappop(self._waiting)
+            if entry.ticket == ticket:
+                line = self._privileged if self._is_privileged(entry, now) else self._ready
+                heapq.heappush(line, _Place(entry.fails, entry.rank, entry.contact, entry.salt, ticket, entry))
 
     def _first(self, heap: list[_Place]) -> _Entry | None:
         """The first live entry of a ready heap, left there. What is stale or barred by now is thrown out."""
