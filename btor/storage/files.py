@@ -1,0 +1,458 @@
+"""The content of one torrent on disk: a stream of bytes laid over files.
+
+Blocking calls, usable from the loop and from worker threads at the same time. Content is never mapped into memory: a
+file that somebody truncates would kill the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from btor.errors import StorageError
+from btor.metainfo.bitfield import Bitfield
+from btor.metainfo.torrent_file import FileEntry, Metainfo
+from btor.storage import system
+from btor.storage.hashing import Segment
+from btor.storage.pool import FilePool, OpenFile
+
+SHORTER = "shorter than the torrent says"
+LINK = "a symbolic link is in the way, which btor does not follow here"
+NOT_REGULAR = "is not a regular file"
+LOOKED_AT = 1_000  # files, to tell the content from the folder that holds it
+
+
+class FileStat(NamedTuple):
+    """What tells one state of a file from another: size in bytes, inode, time of the last change in ns."""
+
+    size: int
+    inode: int
+    mtime_ns: int
+
+
+class Content:
+    """The files of ``metainfo`` at ``top``, which stands for the torrent's own name: the file or the folder itself.
+
+    A ``writable`` content makes folders and files as they are first written, sparse and of full length. Unless
+    ``follow_links`` (the user's own content, only read), no link is followed from ``top`` on.
+    Every method raises StorageError with the operation, the file and the system's reason.
+    """
+
+    def __init__(
+        self, metainfo: Metainfo, top: Path, pool: FilePool, *, writable: bool, follow_links: bool = False
+    ) -> None:
+        self.metainfo = metainfo
+        self.geometry = metainfo.geometry
+        self.top = Path(os.path.abspath(top))
+        self.files: tuple[FileEntry, ...] = metainfo.files
+        self.writable = writable
+        self.follow_links = follow_links
+        self._top = str(self.top)
+        self._pool = pool
+        self._open: dict[int, OpenFile] = {}
+        # The last of several entries with one offset is the one that holds bytes: those before it are empty.
+        self._starts = [entry.offset for entry in metainfo.files]
+        self._last = (0, 0, 0)  # start, end, index of the file last used
+        self._dirty: set[int] = set()
+        self._new_entries: set[str] = set()  # folders in which something was made
+
+    # --- names -----------------------------------------------------------------------------------------------
+
+    def parts(self, index: int) -> tuple[str, ...]:
+        """The place of file ``index`` below ``top``: () for the single file itself."""
+        return self.files[index].path[1:]
+
+    def path(self, index: int) -> str:
+        """The absolute path of file ``index``."""
+        return os.path.join(self._top, *self.parts(index))
+
+    def file_at(self, offset: int) -> int:
+        """The index of the file (padding too) that holds the content byte ``offset``."""
+        return bisect_right(self._starts, offset) - 1
+
+    def pieces_of(self, index: int) -> range:
+        """The pieces that file ``index`` has bytes of; empty for an empty file."""
+        entry = self.files[index]
+        if not entry.length:
+            return range(0)
+        piece_length = self.geometry.piece_length
+        return range(entry.offset // piece_length, (entry.offset + entry.length - 1) // piece_length + 1)
+
+    def segments(self, offset: int, length: int) -> list[Segment]:
+        """Where ``length`` > 0 content bytes from ``offset`` on lie: (path, offset in it, length); path None: zeros."""
+        return [
+            (None if self.files[index].pad else self.path(index), position, size)
+            for index, position, size in self._spans(offset, length)
+        ]
+
+    # --- reading and writing ---------------------------------------------------------------------------------
+
+    def write(self, offset: int, views: Sequence[memoryview], length: int) -> None:
+        """Write ``views`` (``length`` bytes in all) at the content byte ``offset``; what falls on padding is dropped.
+
+        Files and their folders are made when they are first written.
+        """
+        if not self.writable:
+            raise RuntimeError("write to content that is only read")
+        place = self._place(offset, length)
+        if place is not None:
+            self._write(place[0], place[1], views, length)
+            return
+        for index, position, part, size in self._cut(offset, views, length):
+            self._write(index, position, part, size)
+
+    def read_into(self, offset: int, views: Sequence[memoryview], *, cached_only: bool = False) -> bool:
+        """Fill ``views`` from the content byte ``offset`` on.
+
+        With ``cached_only`` False means that the page cache does not hold all of it; ``views`` hold anything then.
+        """
+        length = sum(map(len, views))
+        place = self._place(offset, length)
+        if place is not None:
+            return self._read(place[0], place[1], views, length, cached_only)
+        return all(
+            self._read(index, position, part, size, cached_only)
+            for index, position, part, size in self._cut(offset, views, length)
+        )
+
+    def _place(self, offset: int, length: int) -> tuple[int, int] | None:
+        """(index, offset in it) of the one file that holds the whole run; None when it spans several."""
+        start, end, index = self._last
+        if offset < start or offset + length > end:
+            index = bisect_right(self._starts, offset) - 1
+            start = self._starts[index]
+            end = start + self.files[index].length
+            if offset + length > end:
+                return None
+            self._last = (start, end, index)
+        return index, offset - start
+
+    def _spans(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """(index, offset in it, length) of each file that ``length`` content bytes from ``offset`` on touch."""
+        index = self.file_at(offset)
+        while length > 0:
+            position = offset - self._starts[index]
+            size = min(length, self.files[index].length - position)
+            if size > 0:
+                yield index, position, size
+                offset += size
+                length -= size
+            index += 1
+
+    def _cut(
+        self, offset: int, views: Sequence[memoryview], length: int
+    ) -> Iterator[tuple[int, int, list[memoryview], int]]:
+        rest = list(views)
+        for index, position, size in self._spans(offset, length):
+            part: list[memoryview] = []
+            taken = 0
+            while taken < size:
+                part.append(rest[len(part)][: size - taken])
+                taken += len(part[-1])
+            rest = system.advance(rest, size)
+            yield index, position, part, size
+
+    def _write(self, index: int, position: int, views: Sequence[memoryview], length: int) -> None:
+        if self.files[index].pad:
+            return
+        file = self._acquire(index, writing=True)
+        try:
+            system.write_all(file.fd, views, position, length)
+        except OSError as error:
+            raise StorageError.from_os_error("write", self.path(index), error) from error
+        finally:
+            # After the write and before the caller hears of it: a checkpoint that names the piece has the file then.
+            self._dirty.add(index)
+            self._pool.release(file)
+
+    def _read(self, index: int, position: int, views: Sequence[memoryview], length: int, cached_only: bool) -> bool:
+        if self.files[index].pad:
+            for view in views:
+                view[:] = bytes(len(view))
+            return True
+        file = self._acquire(index, writing=False)
+        try:
+            if cached_only and file.device not in self._pool.no_cached_reads:
+                cached = self._read_cached(file, views, position, length)
+                if cached is not None:
+                    return cached
+            done = system.read_all(file.fd, views, position, length)
+        except OSError as error:
+            raise StorageError.from_os_error("read", self.path(index), error) from error
+        finally:
+            self._pool.release(file)
+        if done < length:
+            raise StorageError("read", self.path(index), SHORTER, errno.ENODATA)
+        return True
+
+    def _read_cached(self, file: OpenFile, views: Sequence[memoryview], position: int, length: int) -> bool | None:
+        """Whether the cache held it all; None when this file system cannot tell."""
+        if len(views) > system.IOV_MAX:
+            return False
+        try:
+            return system.readv_cached(file.fd, views, position) == length
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+            self._pool.no_cached_reads.add(file.device)
+            return None
+
+    # --- descriptors -----------------------------------------------------------------------------------------
+
+    def _acquire(self, index: int, *, writing: bool) -> OpenFile:
+        file = self._pool.take(self._open, index, writable=writing)
+        if file is not None:
+            return file
+        fd = self._open_file(index, writing=writing)
+        with self._closing_on_error("open", index, fd):
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise StorageError("open", self.path(index), NOT_REGULAR, errno.EINVAL)
+        if writing and found.st_size < self.files[index].length:
+            with self._closing_on_error("extend", index, fd):
+                os.ftruncate(fd, self.files[index].length)
+        file = OpenFile(self._open, index, fd, found.st_dev, writable=writing)
+        self._pool.add(file)
+        return file
+
+    @contextmanager
+    def _closing_on_error(self, operation: str, index: int, fd: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            os.close(fd)
+            raise StorageError.from_os_error(operation, self.path(index), error) from error
+        except StorageError:
+            os.close(fd)
+            raise
+
+    def _open_file(self, index: int, *, writing: bool) -> int:
+        """A descriptor of file ``index``, which is made if need be. When there are no more, unused ones are closed."""
+        while True:
+            try:
+                return self._open_or_make(index) if writing else self._open_flags(index, os.O_RDONLY)
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._pool.shrink():
+                    continue
+                if self._link_in_the_way(index, error):
+                    raise StorageError("open", self.path(index), LINK, error.errno) from error
+                raise StorageError.from_os_error("open", self.path(index), error) from error
+
+    def _open_or_make(self, index: int) -> int:
+        try:
+            return self._open_flags(index, os.O_RDWR)
+        except FileNotFoundError:
+            pass
+        try:
+            fd = self._open_flags(index, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:
+            self._make_folders(self.parts(index))
+            fd = self._open_flags(index, os.O_RDWR | os.O_CREAT)
+        self._new_entries.add(os.path.dirname(self.path(index)))
+        return fd
+
+    def _open_flags(self, index: int, flags: int) -> int:
+        if self.follow_links:
+            return system.open_file(self.path(index), flags, follow=True)
+        mode = 0o777 if self.files[index].executable else 0o666
+        return system.open_below(self._top, self.parts(index), flags, mode)
+
+    def _make_folders(self, parts: tuple[str, ...]) -> None:
+        """Make what is missing of the folders above file ``parts``, those above ``top`` included."""
+        above = os.path.dirname(self._top)
+        missing = []
+        while not os.path.isdir(above):
+            missing.append(above)
+            above = os.path.dirname(above)
+        for folder in reversed(missing):
+            os.makedirs(folder, exist_ok=True)
+            self._new_entries.add(os.path.dirname(folder))
+        for depth in range(len(parts)):
+            if system.make_folder_below(self._top, parts[:depth]):
+                self._new_entries.add(os.path.dirname(os.path.join(self._top, *parts[:depth])))
+
+    def _link_in_the_way(self, index: int, error: OSError) -> bool:
+        if self.follow_links or error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            return False
+        parts = self.parts(index)
+        return any(os.path.islink(os.path.join(self._top, *parts[:depth])) for depth in range(len(parts) + 1))
+
+    def close(self) -> None:
+        """Close the files; one that a thread is using closes when it is done."""
+        self._pool.close_all(self._open)
+
+    # --- what is on disk -------------------------------------------------------------------------------------
+
+    def prepare(self, *, shorten: bool = False) -> None:
+        """Make the empty files, and the folder of the torrent; ``shorten`` cuts files that are too long.
+
+        All other files are made when they are first written.
+        """
+        for index, entry in enumerate(self.files):
+            if entry.pad or (entry.length and not shorten):
+                continue
+            found = self.stat(index)
+            if found is None and not entry.length:
+                self._pool.release(self._acquire(index, writing=True))
+            elif found is not None and found.size > entry.length and shorten:
+                self._shorten(index)
+
+    def _shorten(self, index: int) -> None:
+        file = self._acquire(index, writing=True)
+        try:
+            os.ftruncate(file.fd, self.files[index].length)
+        except OSError as error:
+            raise StorageError.from_os_error("shorten", self.path(index), error) from error
+        finally:
+            self._dirty.add(index)
+            self._pool.release(file)
+
+    def stat(self, index: int) -> FileStat | None:
+        """The state of file ``index``; None: not there, or padding. Anything but a file in its place is an error."""
+        if self.files[index].pad:
+            return None
+        path = self.path(index)
+        try:
+            found = os.stat(path, follow_symlinks=self.follow_links)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError.from_os_error("look at", path, error) from error
+        if stat.S_ISREG(found.st_mode):
+            return FileStat(found.st_size, found.st_ino, found.st_mtime_ns)
+        raise StorageError("look at", path, LINK if stat.S_ISLNK(found.st_mode) else NOT_REGULAR, errno.EINVAL)
+
+    def stats(self) -> list[FileStat | None]:
+        """``stat`` of every file."""
+        return [self.stat(index) for index in range(len(self.files))]
+
+    def allocated(self) -> Bitfield:
+        """The pieces of which any byte of a file is on disk: not in a hole, not beyond the end."""
+        marks = bytearray((self.geometry.piece_count + 7) // 8)
+        piece_length = self.geometry.piece_length
+        for index, entry in enumerate(self.files):
+            found = self.stat(index) if entry.length else None
+            if found is None or not found.size:
+                continue
+            fd = self._open_file(index, writing=False)
+            try:
+                for start, end in system.data_ranges(fd, min(found.size, entry.length)):
+                    mark(marks, (entry.offset + start) // piece_length, (entry.offset + end - 1) // piece_length)
+            except OSError as error:
+                raise StorageError.from_os_error("look at", self.path(index), error) from error
+            finally:
+                os.close(fd)
+        return Bitfield.from_wire(marks, self.geometry.piece_count)
+
+    def space_needed(self) -> int:
+        """Bytes that the disk must still give for the whole content."""
+        needed = 0
+        for index, entry in enumerate(self.files):
+            if entry.pad:
+                continue
+            try:
+                found = os.stat(self.path(index), follow_symlinks=self.follow_links)
+                given = found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
+            except OSError:  # not there, as far as space goes; who opens it will say why
+                given = 0
+            needed += max(0, entry.length - given)
+        return needed
+
+    def free_space(self) -> int:
+        """Bytes free for us where the content is, or will be."""
+        path = self._top
+        while not os.path.exists(path):
+            path = os.path.dirname(path)
+        try:
+            return shutil.disk_usage(path).free
+        except OSError as error:
+            raise StorageError.from_os_error("look at", path, error) from error
+
+    def take_dirty(self) -> set[int]:
+        """The files written since the last call. Calls and writes of other threads may overlap: none gets lost."""
+        taken = set(self._dirty.copy())
+        # What is written again meanwhile and thrown out here is in ``taken``, whose sync comes after that write.
+        self._dirty.difference_update(taken)
+        return taken
+
+    def sync(self, indexes: Iterable[int]) -> dict[int, FileStat]:
+        """Make the files ``indexes``, and the entries of all files made so far, durable.
+
+        The answer is the state of each as it was before: what is durable now is at least as new.
+        """
+        states = {}
+        for index in sorted(indexes):
+            file = self._pool.take(self._open, index, writable=False)
+            # Not through the pool: a sync of many files must not push out those that are being written.
+            fd = file.fd if file is not None else self._open_file(index, writing=self.writable)
+            try:
+                found = os.fstat(fd)
+                # Not fdatasync, which may leave the time of the last change behind: it costs no more, as blocks were
+                # allocated, and a file whose time went back in a power cut would have to be hashed again.
+                os.fsync(fd)
+            except OSError as error:
+                raise StorageError.from_os_error("sync", self.path(index), error) from error
+            finally:
+                if file is not None:
+                    self._pool.release(file)
+                else:
+                    os.close(fd)
+            states[index] = FileStat(found.st_size, found.st_ino, found.st_mtime_ns)
+        for folder in sorted(self._new_entries.copy()):
+            self._new_entries.discard(folder)
+            try:
+                system.sync_folder(folder)
+            except OSError as error:
+                self._new_entries.add(folder)
+                raise StorageError.from_os_error("sync", folder, error) from error
+        return states
+
+
+def mark(marks: bytearray, first: int, last: int) -> None:
+    """Set the bits of the pieces ``first`` … ``last`` in the byte order of a bitfield."""
+    start, end = first >> 3, last >> 3
+    head, tail = 0xFF >> (first & 7), 0xFF & ~(0x7F >> (last & 7))
+    if start == end:
+        marks[start] |= head & tail
+        return
+    marks[start] |= head
+    marks[start + 1 : end] = b"\xff" * (end - start - 1)
+    marks[end] |= tail
+
+
+def locate(metainfo: Metainfo, path: Path) -> Path:
+    """What ``path`` of ``seed`` and ``verify`` means: the content itself under any name, or the folder that holds it.
+
+    Between two that could be meant, the one with more of the files in their sizes; the content itself if equal.
+    StorageError: there is nothing at ``path``.
+    """
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        raise StorageError.from_os_error("open", str(path), error) from error
+    inside = path / metainfo.name
+    if not is_folder:
+        return path
+    if metainfo.single_file or _fitting(metainfo, inside) > _fitting(metainfo, path):
+        return inside
+    return path
+
+
+def _fitting(metainfo: Metainfo, top: Path) -> int:
+    count = 0
+    for entry in metainfo.files[:LOOKED_AT]:
+        try:
+            found = os.stat(top.joinpath(*entry.path[1:]))
+        except OSError:
+            continue
+        count += stat.S_ISREG(found.st_mode) and found.st_size == entry.length and not entry.pad
+    return count

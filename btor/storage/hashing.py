@@ -1,0 +1,302 @@
+"""The parent's side of the hasher processes: their command, their frames, and a pool of them for blocking callers.
+
+``hasher.py`` is the child's whole program and says what the frames look like. The engine drives children through
+their pipes by itself, with ``command``, ``encode_job`` and ``ResultDecoder``; verify and create use ``run_jobs``.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from btor.limits import MIB
+from btor.metainfo.geometry import Geometry
+from btor.storage import hasher
+
+Segment = tuple[str | None, int, int]
+"""(path, offset in the file, length): a stretch of content on disk. Path None: that many zeros."""
+
+JOB_BYTES = 4 * MIB  # of small pieces put into one job, so that pipes and wake-ups cost little
+JOB_PIECES = 1024  # so that the answers of all jobs in flight fit into a pipe: nobody waits on a full one
+JOBS_IN_FLIGHT = 3  # a child: one being done, the next ones waiting in its pipe
+SPAWNS = 3  # a place in the pool: children that died are replaced that often, then the parent hashes by itself
+
+
+class Job(NamedTuple):
+    """Hash ``segments`` laid end to end, one digest per ``stride`` bytes (0: one of all). ``job`` is any uint64."""
+
+    job: int
+    segments: Sequence[Segment]
+    stride: int = 0
+
+
+class HashResult(NamedTuple):
+    """The answer to a job. ``digests``: as the job's stride asked, None where bytes could not be read.
+
+    ``errno`` (0: none) and ``failed``, an index into the job's segments, tell of the first failure; ENODATA: the file
+    is shorter than the segment.
+    """
+
+    job: int
+    digests: tuple[bytes | None, ...]
+    errno: int
+    failed: int
+
+    @property
+    def digest(self) -> bytes | None:
+        """The one digest of a job without stride; None: it could not be read."""
+        return self.digests[0] if self.digests else None
+
+
+def command() -> list[str]:
+    """The argument list that starts a hasher. Its standard input takes jobs, its standard output gives results."""
+    return [sys.executable, "-S", "-E", "-P", hasher.__file__]
+
+
+def encode_job(job: int, segments: Sequence[Segment], *, stride: int = 0) -> bytes:
+    """The frame of a job for a hasher's standard input. ``stride`` limits.BLOCK asks for the digest of each block."""
+    parts = []
+    for path, offset, length in segments:
+        name = os.fsencode(path) if path is not None else b""
+        parts.append(hasher.SEGMENT.pack(offset, length, len(name)) + name)
+    body = b"".join(parts)
+    return hasher.JOB.pack(hasher.JOB.size - 4 + len(body), job, stride, len(parts)) + body
+
+
+class ResultDecoder:
+    """Cuts what comes out of a hasher into results."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> list[HashResult]:
+        """``data`` came; the results that are whole now."""
+        self._pending += data
+        results: list[HashResult] = []
+        position = 0
+        while len(self._pending) - position >= hasher.RESULT.size:
+            job, code, failed, count = hasher.RESULT.unpack_from(self._pending, position)
+            start = position + hasher.RESULT.size
+            end = start + count * hasher.DIGEST
+            if len(self._pending) < end:
+                break
+            digests = bytes(self._pending[start:end])
+            results.append(HashResult(job, _split(digests), code, failed))
+            position = end
+        del self._pending[:position]
+        return results
+
+
+def _split(digests: bytes) -> tuple[bytes | None, ...]:
+    cut = (digests[at : at + hasher.DIGEST] for at in range(0, len(digests), hasher.DIGEST))
+    return tuple(None if digest == hasher.UNREADABLE else digest for digest in cut)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Child:
+    """One hasher of a blocking pool, and the jobs it has not answered, oldest first."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        self.decoder = ResultDecoder()
+        self.jobs: deque[Job] = deque()
+
+    def send(self, job: Job) -> None:
+        """BrokenPipeError when the child has died."""
+        assert self.process.stdin is not None
+        self.jobs.append(job)
+        frame = memoryview(encode_job(job.job, job.segments, stride=job.stride))
+        while frame:
+            frame = frame[self.process.stdin.write(frame) or 0 :]
+
+    def receive(self) -> list[HashResult] | None:
+        """Results that came; None when the child has ended."""
+        assert self.process.stdout is not None
+        data = os.read(self.process.stdout.fileno(), hasher.PIPE_READ)
+        if not data:
+            return None
+        results = self.decoder.feed(data)
+        for _ in results:
+            self.jobs.popleft()
+        return results
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self.process.wait()
+
+
+def hash_inline(job: Job, worker: hasher.Worker) -> HashResult:
+    """Do ``job`` here, as a child would."""
+    segments = [(os.fsencode(path) if path is not None else b"", at, length) for path, at, length in job.segments]
+    code, failed, digests = worker.run(job.stride, segments)
+    return HashResult(job.job, _split(b"".join(digests)), code, failed)
+
+
+def run_jobs(jobs: Iterable[Job], processes: int | None = None) -> Iterator[HashResult]:
+    """Do ``jobs`` in hasher processes (None: one per processor), yielding the results in the order of the jobs.
+
+    Jobs are taken only as they can be handed out. A child that dies is replaced and its jobs done again; where none
+    can be started, and for 0 processes, the work is done here. Close the iterator to end the children early.
+    """
+    pool = _Pool(jobs, processors() if processes is None else processes)
+    try:
+        yield from pool.results()
+    finally:
+        pool.close()
+
+
+class _Pool:
+    def __init__(self, jobs: Iterable[Job], processes: int) -> None:
+        self._jobs = iter(jobs)
+        self._again: deque[Job] = deque()
+        self._order: deque[int] = deque()  # job numbers handed out and not yielded
+        self._done: dict[int, HashResult] = {}
+        self._selector = selectors.DefaultSelector()
+        self._children: list[_Child] = []
+        self._wanted = processes
+        self._spawns = processes * SPAWNS
+        self._worker: hasher.Worker | None = None
+
+    def results(self) -> Iterator[HashResult]:
+        while True:
+            self._hand_out()
+            while self._order and self._order[0] in self._done:
+                yield self._done.pop(self._order.popleft())
+            if not self._order and not self._again:
+                if self._exhausted():
+                    return
+                continue
+            if not any(child.jobs for child in self._children):
+                continue
+            for key, _ in self._selector.select():
+                self._receive(key.data)
+
+    def close(self) -> None:
+        for child in self._children:
+            child.close()
+        self._children.clear()
+        self._selector.close()
+
+    def _exhausted(self) -> bool:
+        job = next(self._jobs, None)
+        if job is None:
+            return True
+        self._order.append(job.job)
+        self._again.append(job)
+        return False
+
+    def _next_job(self) -> Job | None:
+        if self._again:
+            return self._again.popleft()
+        job = next(self._jobs, None)
+        if job is not None:
+            self._order.append(job.job)
+        return job
+
+    def _hand_out(self) -> None:
+        window = max(1, self._wanted) * JOBS_IN_FLIGHT * 2  # results that came too early wait, so few may
+        while self._again or len(self._order) < window:
+            child = self._free_child()
+            if child is None and self._children:
+                return
+            job = self._next_job()
+            if job is None:
+                return
+            if child is None:
+                self._here(job)
+                return
+            try:
+                child.send(job)
+            except OSError:
+                self._bury(child)
+
+    def _free_child(self) -> _Child | None:
+        best = min(self._children, key=lambda child: len(child.jobs), default=None)
+        if best is not None and (not best.jobs or len(self._children) >= self._wanted or not self._spawns):
+            return best if len(best.jobs) < JOBS_IN_FLIGHT else None
+        if len(self._children) < self._wanted and self._spawns:
+            self._spawns -= 1
+            try:
+                child = _Child()
+            except OSError:
+                self._spawns = 0
+                return self._free_child()
+            assert child.process.stdout is not None
+            self._selector.register(child.process.stdout, selectors.EVENT_READ, child)
+            self._children.append(child)
+            return child
+        return None
+
+    def _here(self, job: Job) -> None:
+        if self._worker is None:
+            self._worker = hasher.Worker()
+        self._done[job.job] = hash_inline(job, self._worker)
+
+    def _receive(self, child: _Child) -> None:
+        results = child.receive()
+        if results is None:
+            self._bury(child)
+        else:
+            for result in results:
+                self._done[result.job] = result
+
+    def _bury(self, child: _Child) -> None:
+        assert child.process.stdout is not None
+        self._selector.unregister(child.process.stdout)
+        self._children.remove(child)
+        self._again.extend(child.jobs)
+        child.close()
+
+
+def piece_jobs(
+    geometry: Geometry, pieces: Iterable[int], segments: Callable[[int, int], Sequence[Segment]]
+) -> Iterator[Job]:
+    """Jobs for ``pieces`` (ascending): runs of neighbours of up to JOB_BYTES with the piece length as stride.
+
+    A job's number is the run's first piece. ``segments``: as Content.segments.
+    """
+    most = min(JOB_PIECES, max(1, JOB_BYTES // geometry.piece_length))
+    first, count = -1, 0
+    for piece in pieces:
+        if piece == first + count and count < most:
+            count += 1
+            continue
+        if count:
+            yield _run_job(geometry, first, count, segments)
+        first, count = piece, 1
+    if count:
+        yield _run_job(geometry, first, count, segments)
+
+
+def _run_job(geometry: Geometry, first: int, count: int, segments: Callable[[int, int], Sequence[Segment]]) -> Job:
+    start = geometry.piece_offset(first)
+    length = min(start + count * geometry.piece_length, geometry.total_length) - start
+    return Job(first, segments(start, length), geometry.piece_length)
+
+
+def hash_pieces(
+    geometry: Geometry,
+    pieces: Iterable[int],
+    segments: Callable[[int, int], Sequence[Segment]],
+    processes: int | None = None,
+) -> Iterator[tuple[int, bytes | None]]:
+    """The SHA-1 of each of ``pieces`` (ascending) as it is on disk, in order; None where it cannot be read."""
+    for result in run_jobs(piece_jobs(geometry, pieces, segments), processes):
+        yield from enumerate(result.digests, result.job)
