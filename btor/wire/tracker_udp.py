@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from btor import limits
 from btor.errors import PeerError, TrackerError
@@ -53,8 +54,8 @@ def encode_connect(transaction: int) -> bytes:
     return _REQUEST_HEAD.pack(PROTOCOL_ID, CONNECT, transaction)
 
 
-def encode_announce(connection_id: int, transaction: int, request: AnnounceRequest, target: str = "") -> bytes:
-    """An announce. ``target``: path and query of the tracker's URL, which go along where there are any (BEP 41)."""
+def encode_announce(connection_id: int, transaction: int, request: AnnounceRequest, url: str = "") -> bytes:
+    """An announce. Path and query of ``url``, the tracker's, go along where there are any (BEP 41)."""
     return _ANNOUNCE_REQUEST.pack(
         connection_id,
         ANNOUNCE,
@@ -69,7 +70,7 @@ def encode_announce(connection_id: int, transaction: int, request: AnnounceReque
         request.key,
         request.numwant,
         request.port,
-    ) + _url_options(target)
+    ) + _url_options(url)
 
 
 def encode_scrape(connection_id: int, transaction: int, info_hashes: Sequence[bytes]) -> bytes:
@@ -132,8 +133,9 @@ def _check_reply(packet: bytes, action: int, transaction: int, size: int, url: s
         raise TrackerError(url, f"reply of {len(packet)} bytes, at least {size} expected")
 
 
-def _url_options(target: str) -> bytes:
-    data = target.encode()
+def _url_options(url: str) -> bytes:
+    parts = urlsplit(url)
+    data = (parts.path + (f"?{parts.query}" if parts.query else "")).encode()
     chunks = (data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK))
     return b"".join(bytes((_URL_DATA, len(chunk))) + chunk for chunk in chunks)
 
