@@ -1,0 +1,54 @@
+"""What a person may name a torrent by: a file, a URL, a magnet URI, an info-hash."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from btor import limits
+from btor.errors import BtorError, UnsupportedError
+
+if TYPE_CHECKING:
+    from btor.metainfo.torrent_file import Metainfo
+
+LARGE_TORRENT = limits.MIB  # bytes; a larger file is parsed in a thread
+
+
+def is_url(source: str) -> bool:
+    """Whether a torrent has to be fetched before it can be read."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def is_magnet(source: str) -> bool:
+    """Whether SOURCE is a magnet URI, or an info-hash that is not a file's name."""
+    if source[:7].lower() == "magnet:":
+        return True
+    return re.fullmatch("[0-9a-fA-F]{40}", source) is not None and not Path(source).exists()
+
+
+def refusal(source: str) -> BtorError | None:
+    """What speaks against downloading from SOURCE as it stands: a magnet that is wrong, or that btor cannot yet."""
+    if not is_magnet(source):
+        return None
+    from btor.metainfo.magnet import Magnet
+
+    try:
+        Magnet.parse(source)
+    except BtorError as error:
+        return error
+    return UnsupportedError("magnet URIs and info-hashes are not supported yet: a .torrent file is needed")
+
+
+async def fetch_torrent(url: str, bind: tuple[str, ...] = ()) -> Metainfo:
+    """Get a torrent from the web. Raises NetworkError, MetainfoError, UsageError."""
+    import trio
+
+    from btor.engine.http import HttpClient
+    from btor.engine.transport import TcpNetwork
+    from btor.metainfo.torrent_file import parse_torrent
+
+    data = await HttpClient(TcpNetwork(), bind=bind).fetch(url, limit=limits.TORRENT_FILE_SIZE)
+    if len(data) > LARGE_TORRENT:
+        return await trio.to_thread.run_sync(parse_torrent, data, abandon_on_cancel=True)
+    return parse_torrent(data)

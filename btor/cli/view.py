@@ -1,0 +1,241 @@
+"""The live view: a few lines at the bottom of a terminal, drawn over at each tick, with messages scrolling above.
+
+``frame`` makes the lines, ``LiveView`` puts them on the terminal. The cursor is never hidden and no mode is set, so a
+process that is killed leaves nothing behind. A terminal that got narrower has broken the longer of our lines in two:
+the way back to the top is counted in what they occupy now.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from btor.cli import output, words
+from btor.cli.lines import Names, notice, summary
+from btor.engine import events
+from btor.engine.events import Event, Progress
+
+PERIOD = 1.0  # seconds between two frames, as progress arrives
+BAR_MIN, BAR_MAX = 5, 50
+ROW_NAME_MIN, ROW_NAME_MAX = 8, 40  # columns of the name where each torrent has one row
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """The characters of a view: ASCII where the locale has no more."""
+
+    full: str
+    empty: str
+    up: str
+    ellipsis: str
+
+    @classmethod
+    def of(cls, *, unicode: bool) -> Signs:
+        """Those that the terminal can show."""
+        return cls("━", "─", "↑", "…") if unicode else cls("#", "-", "up", "...")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One torrent as the view knows it. ``failed`` holds its error, or nothing."""
+
+    name: str
+    progress: Progress | None = None
+    failed: str = ""
+
+
+def frame(rows: list[Row], width: int, height: int, signs: Signs) -> list[Text]:
+    """The lines to draw, each at most ``width`` - 1 columns wide, fewer than ``height`` of them."""
+    columns = max(width - 1, 1)
+    if len(rows) == 1:
+        lines = _alone(rows[0], columns, signs)
+    else:
+        room = max(height - 3, 1)  # for the summary, for what is left out, and for the cursor
+        lines = [_row(row, columns, signs) for row in _most_active(rows)[:room]]
+        if len(rows) > room:
+            lines.append(Text(f"{signs.ellipsis} {len(rows) - room} more", "dim"))
+        lines.append(_summary(rows, columns))
+    return [fit(line, columns, signs) for line in lines[: max(height - 1, 1)]]
+
+
+def fit(line: Text, columns: int, signs: Signs) -> Text:
+    """``line`` cut to ``columns``, with a sign that something is missing."""
+    if line.cell_len <= columns:
+        return line
+    line = line.copy()
+    line.truncate(max(columns - len(signs.ellipsis), 0), overflow="crop")
+    return line.append(signs.ellipsis[:columns])
+
+
+def _most_active(rows: list[Row]) -> list[Row]:
+    """In their order, but the failed and the finished give way when there is no room for all."""
+    return sorted(rows, key=lambda row: bool(row.failed) or row.progress is None or row.progress.state == "seeding")
+
+
+def _alone(row: Row, columns: int, signs: Signs) -> list[Text]:
+    """One torrent on two lines, and a third while it waits."""
+    lines = [Text(row.name, "bold")]
+    if row.failed:
+        return [*lines, Text(row.failed, "red")]
+    if row.progress is None:
+        return [*lines, Text("starting", "dim")]
+    lines.append(_figures(Text(), row.progress, columns, signs))
+    why = words.waiting(row.progress)
+    if why and row.progress.state != "checking":
+        lines.append(Text(why, "yellow"))
+    return lines
+
+
+def _row(row: Row, columns: int, signs: Signs) -> Text:
+    """One torrent of several on one line: its name, then its figures, or why it has none."""
+    width = min(max(columns // 4, ROW_NAME_MIN), ROW_NAME_MAX)
+    line = Text(cut(row.name, width, signs) + " ", "bold")
+    line.stylize("not bold", len(line) - 1)
+    if row.failed:
+        return line.append(row.failed, "red")
+    if row.progress is None:
+        return line.append("starting", "dim")
+    why = words.waiting(row.progress)
+    if why and row.progress.state != "checking":
+        return line.append(f"{_percent(row.progress)} ").append(why, "yellow")
+    return _figures(line, row.progress, columns, signs)
+
+
+def _figures(line: Text, progress: Progress, columns: int, signs: Signs) -> Text:
+    """Append percent, bar, rates, peers and eta to ``line``. What has no room goes: size, eta, peers, upload, bar."""
+    if progress.state == "checking":
+        done, whole = progress.checked_pieces, max(progress.pieces, 1)
+        parts = [("  checking", "yellow")]
+    elif progress.state == "seeding":
+        done, whole = 1, 1
+        parts = [("  seeding", "green"), _up(progress, signs), _peers(progress)]
+    else:
+        done, whole = progress.done_bytes, progress.total_bytes
+        eta = "" if progress.eta is None else f"eta {words.duration(progress.eta)}"
+        parts = [(f" {words.rate(progress.down_rate):>9}", "green"), _up(progress, signs), _peers(progress)]
+        parts += [(f" {eta:>12}", "cyan"), (f"  {words.size(done):>7} of {words.size(whole):>7}", "dim")]
+    line.append(_percent_of(done, whole))
+    room = columns - line.cell_len - 1 - BAR_MIN
+    while parts and sum(cell_len(text) for text, _ in parts) > room:
+        parts.pop()
+    bar = min(columns - line.cell_len - 1 - sum(cell_len(text) for text, _ in parts), BAR_MAX)
+    if bar >= BAR_MIN:
+        full = bar * done // whole
+        line.append(" ").append(signs.full * full, "green").append(signs.empty * (bar - full), "dim")
+    for text, style in parts:
+        line.append(text, style)
+    return line
+
+
+def _percent(progress: Progress) -> str:
+    return _percent_of(progress.done_bytes, progress.total_bytes)
+
+
+def _percent_of(done: int, whole: int) -> str:
+    return f"{words.percent(done, whole):>7}"
+
+
+def _up(progress: Progress, signs: Signs) -> tuple[str, str]:
+    return f"  {signs.up} {words.rate(progress.up_rate):>9}", "blue"
+
+
+def _peers(progress: Progress) -> tuple[str, str]:
+    return f" {words.count(progress.peers, 'peer'):>9}", ""
+
+
+def _summary(rows: list[Row], columns: int) -> Text:
+    """All torrents in one line, without its last parts where there is no room."""
+    parts = summary([row.progress for row in rows if row.progress is not None]).split(", ")
+    while len(parts) > 1 and len(", ".join(parts)) > columns:
+        parts.pop()
+    return Text(", ".join(parts), "bold")
+
+
+def cut(name: str, width: int, signs: Signs) -> str:
+    """``name`` in exactly ``width`` columns."""
+    if cell_len(name) > width:
+        name = set_cell_size(name, width - len(signs.ellipsis)) + signs.ellipsis
+    return set_cell_size(name, width)
+
+
+class LiveView:
+    """A reporter that draws. ``stream`` is a terminal."""
+
+    period: float | None = PERIOD
+
+    def __init__(self, stream: TextIO, verbosity: int = 0) -> None:
+        self._stream = stream
+        self._verbosity = verbosity
+        self._names = Names()
+        self._rows: dict[str | None, Row] = {}
+        self._drawn: list[int] = []  # widths of the lines on the screen, in columns
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, force_terminal=True)
+        self._signs = Signs.of(unicode=output.is_unicode(stream))
+
+    def on_event(self, event: Event) -> None:
+        """Remember progress until the next tick; scroll the rest by above the frame."""
+        key = event.info_hash
+        if isinstance(event, Progress):
+            first = key in self._rows and self._rows[key].progress is None
+            self._rows[key] = Row(self._names.of(event), event)
+            if first:
+                self.on_tick()
+            return
+        self._names.learn(event)
+        if isinstance(event, events.Started):
+            self._rows.setdefault(key, Row(self._names.of(event)))
+        elif isinstance(event, events.Failed) and key in self._rows:
+            self._rows[key] = Row(self._rows[key].name, self._rows[key].progress, event.message)
+        if line := notice(event, self._names.of(event), self._verbosity):
+            self.say(line)
+
+    def on_tick(self) -> None:
+        """Draw the frame over the last one."""
+        self._put([])
+
+    def say(self, text: str) -> None:
+        """A line above the frame."""
+        self._put(text.split("\n"))
+
+    def close(self) -> None:
+        """Leave the last frame, and the cursor below it."""
+        if self._drawn:
+            self._put([])
+            output.write(self._stream, "\n")
+            self._drawn = []
+        self._rows.clear()
+
+    def _put(self, above: list[str]) -> None:
+        """Go to the top of the last frame, print what belongs above, and draw the frame there, all in one write."""
+        width, height = self._size()
+        lines = frame(list(self._rows.values()), width, height, self._signs) if self._rows else []
+        text = self._back_to_top(width) + "".join(f"{line}\x1b[K\n" for line in above)
+        text += "\x1b[K\n".join(self._rendered(line) for line in lines)
+        self._drawn = [line.cell_len for line in lines]
+        output.write(self._stream, text + "\x1b[J")
+
+    def _back_to_top(self, width: int) -> str:
+        """From the end of the last frame to its beginning, in a terminal that is ``width`` wide now."""
+        if not self._drawn:
+            return ""
+        rows = sum(max(-(-columns // width), 1) for columns in self._drawn)
+        return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "")
+
+    def _rendered(self, line: Text) -> str:
+        """``line`` with its colours, as far as this terminal has them and NO_COLOR allows."""
+        self._console.width = line.cell_len + 1
+        with self._console.capture() as capture:
+            self._console.print(line, end="", no_wrap=True, crop=False, overflow="ignore")
+        return capture.get()
+
+    def _size(self) -> tuple[int, int]:
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            return 80, 24
+        return max(size.columns, 1), max(size.lines, 1)
