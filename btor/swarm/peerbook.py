@@ -324,12 +324,13 @@ class PeerBook:
         places = [(ticket, entry) for _, ticket, entry in self._waiting]
         places += [(place.ticket, place.entry) for place in [*self._ready, *self._privileged]]
         live = [entry for ticket, entry in places if entry.ticket == ticket]
-        assert len(live) == len(set(live)), "two tickets"
+        holders = set(live)
+        assert len(live) == len(holders), "two tickets"
         assert all(self._entries.get(entry.key) is entry for entry in live), "a ticket of nobody"
         for key, entry in self._entries.items():
             assert entry.key == key
             assert entry.listening or entry.connected or entry.dialling, entry.address
-            assert (entry in live) == entry.may_be_dialled, entry.address
+            assert (entry in holders) == entry.may_be_dialled, entry.address
         assert self._told == Counter(entry.teller for entry in self._entries.values() if entry.teller is not None)
 
     # -- inside ---------------------------------------------------------------------------------------------------
