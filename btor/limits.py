@@ -93,7 +93,9 @@ OPEN_PIECES_PER_PEER: Final = 1.5
 OPEN_BLOCKS: Final = 2_048
 AFFINITY_SECONDS: Final = 20.0
 AFFINITY_BYTES: Final = 8 * MIB
+FORGIVEN_PIECES: Final = 1_024  # of one source: pieces with void requests whose blocks may still come
 BLAMED_PIECES: Final = 64  # failed pieces whose block digests are remembered
+BLAMED_BYTES: Final = MIB  # of those digests
 TRUST_MAX: Final = 8
 TRUST_BAN: Final = -7
 
@@ -115,6 +117,7 @@ TRACKER_REDIRECTS: Final = 5
 TRACKER_CONNECT: Final = 10.0
 TRACKER_TOTAL: Final = 30.0
 TRACKER_STOP: Final = 5.0
+TORRENT_URL_TOTAL: Final = 300.0  # to fetch a torrent file; silence for TRACKER_TOTAL ends it sooner
 TRACKER_NEXT_AFTER: Final = 5.0  # without a reply the next tracker of the tier is asked beside it
 TRACKER_NEXT_AFTER_FIRST: Final = 1.5  # likewise while no tracker of the tier has answered yet
 TRACKER_PARALLEL: Final = 50
@@ -141,6 +144,22 @@ UDP_TRACKER_RESEND: Final = 15.0  # doubled each time, BEP 15
 UDP_CONNECTION_LIFE: Final = 60.0
 UDP_DRAIN: Final = 64  # datagrams a wake-up
 
+# --- the embedded tracker: made for the swarms of one machine or one network ------------------------------------
+TRACKED_TORRENTS: Final = 4_096
+TRACKED_PEERS: Final = 65_536  # of all torrents: about 40 MB
+TRACKED_PEERS_PER_TORRENT: Final = 2_048  # an answer looks at each of them once
+TRACKED_SILENCE: Final = 2.0  # intervals without an announce after which a peer is gone
+TRACKED_INTERVAL: Final = 300.0  # asked of the peers: short, for a swarm of one network comes and goes
+TRACKED_SWEEP_MAX: Final = 60.0  # between two searches for peers that are gone
+TRACKER_ANSWER: Final = 200  # peers of one answer
+TRACKER_ANSWER_DEFAULT: Final = 50  # where the peer names no number
+TRACKER_CONNECTIONS: Final = 256  # HTTP at once; one more ends the one that has waited longest
+TRACKER_REQUEST_HEAD: Final = 16 * KIB  # of HTTP; a scrape of 74 torrents takes 6 KiB
+TRACKER_REQUEST_TIMEOUT: Final = 10.0  # from accept, or the last answer, to the end of the answer
+TRACKER_LINGER: Final = 1.0  # for the other side to take a refusal before the connection closes
+UDP_TRACKER_ID_LIFE: Final = 120.0  # of a connection id, BEP 15
+UDP_TRACKER_ANSWER: Final = 1_232  # bytes that pass every IPv6 path in one packet: 200 IPv4 peers
+
 # --- the machine ---------------------------------------------------------------------------------------------
 GULP_MIN: Final = 64 * KIB
 GULP_MAX: Final = 4 * MIB
@@ -155,6 +174,7 @@ OPEN_FILES: Final = 128
 RESERVED_DESCRIPTORS: Final = 64
 DESCRIPTORS: Final = 65_536
 CHECKPOINT_PERIOD: Final = 5.0  # of the resume record
+RESUME_RECORD_SIZE: Final = 16 * MIB  # twice that of the most pieces and files a torrent may have
 SHUTDOWN: Final = 5.0  # one deadline for writes, record and stopped announces
 FREE_SPACE_PROBE: Final = 30.0
 EVENT_QUEUE: Final = 1_000

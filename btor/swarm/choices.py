@@ -1,0 +1,162 @@
+"""Which untouched piece a source begins next: the rarest of those it has, in runs.
+
+A piece is *untouched* while it is neither had nor open. Finding the rarest ones takes operations on whole bitfields,
+so it is done for a batch at a time, kept on the source for a short while. Inside a class of equal rarity the batch is
+a run that ascends from a random piece: neighbours are written and read together, yet every client, and every source
+of one client, begins somewhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from btor import limits
+from btor.metainfo.bitfield import Bitfield
+from btor.metainfo.geometry import Geometry
+from btor.swarm.availability import Availability
+from btor.swarm.source import Source
+
+if TYPE_CHECKING:
+    import random
+
+CHOICES_LIFE: Final = 2.0  # s that a batch is believed: a choice made on old counts is no longer the rarest …
+CHOICES_PIECES: Final = 400_000  # … but longer in proportion above this many pieces, where a batch costs more
+
+_BIT_POSITIONS = tuple(tuple(i for i in range(8) if byte & (0x80 >> i)) for byte in range(256))
+_NOT_ZERO = re.compile(rb"[^\0]")
+
+
+def members(data: bytes, start: int) -> Iterator[int]:
+    """The pieces in ``data`` (wire order), ascending from piece ``start`` on and once around."""
+    first = start >> 3
+    for match in _NOT_ZERO.finditer(data, first):
+        byte = match.start()
+        for position in _BIT_POSITIONS[data[byte]]:
+            if byte > first or position >= start & 7:
+                yield byte * 8 + position
+    for match in _NOT_ZERO.finditer(data, 0, first + 1):
+        byte = match.start()
+        for position in _BIT_POSITIONS[data[byte]]:
+            if byte < first or position < start & 7:
+                yield byte * 8 + position
+
+
+class Choices:
+    """The untouched pieces of a torrent, and the order in which sources begin them."""
+
+    __slots__ = ("_availability", "_geometry", "_life", "_returns", "_rng", "_untouched", "count")
+
+    def __init__(self, geometry: Geometry, have: Bitfield, availability: Availability, rng: random.Random) -> None:
+        self._geometry = geometry
+        self._availability = availability
+        self._rng = rng
+        missing = availability.everything() ^ have.to_int()
+        self._untouched = bytearray(missing.to_bytes(availability.length, "big"))
+        self.count = geometry.piece_count - have.count
+        self._returns = 0  # times that a piece became untouched again: a source marked dry before must look again
+        self._life = CHOICES_LIFE * max(1.0, geometry.piece_count / CHOICES_PIECES)
+
+    def __contains__(self, piece: int) -> bool:
+        return bool(self._untouched[piece >> 3] & (0x80 >> (piece & 7)))
+
+    def put_back(self, piece: int) -> None:
+        """``piece`` is untouched again."""
+        self._untouched[piece >> 3] |= 0x80 >> (piece & 7)
+        self.count += 1
+        self._returns += 1
+
+    def take_out(self, piece: int) -> None:
+        """The untouched ``piece`` no longer is."""
+        self._untouched[piece >> 3] ^= 0x80 >> (piece & 7)
+        self.count -= 1
+
+    def on_have(self, source: Source, piece: int) -> None:
+        """``source`` now has ``piece``: one that had nothing more to offer is spared a look at everything it has."""
+        if source.dry == self._returns and piece in self:
+            source.choices.append(piece)
+
+    def forget(self, source: Source) -> None:
+        """What ``source`` has changed as a whole: the next pick looks at it anew."""
+        source.choices.clear()
+        source.dry = -1
+
+    def trust_again(self, source: Source) -> None:
+        """``source`` may be asked for what it failed to send before."""
+        source.avoid.clear()
+        source.dry = -1
+
+    def pick(self, source: Source, count: int, now: float, random_first: int) -> list[int]:
+        """Take out up to ``count`` untouched pieces that ``source`` has, the best first.
+
+        ``random_first``: that many at the head are picked regardless of rarity, so that a new leecher soon has
+        something that is not the rarest and thus slowest to get.
+        """
+        if now >= source.choices_until and source.dry != self._returns:
+            source.choices.clear()
+        picked: list[int] = []
+        untouched = self._untouched
+        choices = source.choices
+        avoid = source.avoid
+        while True:
+            while choices and len(picked) < count:
+                piece = choices.pop()
+                mask = 0x80 >> (piece & 7)
+                if untouched[piece >> 3] & mask and piece not in avoid:
+                    untouched[piece >> 3] ^= mask
+                    self.count -= 1
+                    picked.append(piece)
+            wanted = count - len(picked)
+            if not wanted or not self._refill(source, wanted, now, random_first - len(picked)):
+                return picked
+
+    def _refill(self, source: Source, wanted: int, now: float, random_first: int) -> bool:
+        """Fill the empty ``source.choices``; False if there is nothing left to choose."""
+        if not self.count or source.dry == self._returns:
+            return False
+        untouched = self._untouched
+        if source.avoid:
+            untouched = untouched.copy()
+            for piece in source.avoid:
+                untouched[piece >> 3] &= ~(0x80 >> (piece & 7))
+        pieces = int.from_bytes(untouched, "big")
+        if not source.complete:
+            pieces &= int.from_bytes(source.bits, "big")
+        if not pieces:
+            source.dry = self._returns
+            return False
+        source.choices_until = now + self._life
+        if random_first > 0:
+            source.choices.extend(self._random_members(pieces, min(wanted, random_first)))
+        else:
+            self._choose(source, pieces, wanted)
+        return True
+
+    def _choose(self, source: Source, pieces: int, wanted: int) -> None:
+        ahead = min(source.rate * self._life, limits.AFFINITY_BYTES)
+        wanted = max(wanted, int(ahead / self._geometry.piece_length))
+        chosen: list[int] = []
+        length = self._availability.length
+        for rank in self._availability.ranked(pieces, wanted, common_first=source.snubbed):
+            data = rank.to_bytes(length, "big")
+            for piece in members(data, self._rng.randrange(self._geometry.piece_count)):
+                chosen.append(piece)
+                if len(chosen) == wanted:
+                    break
+            else:
+                continue
+            break
+        else:
+            source.dry = self._returns  # all it has is chosen
+        chosen.reverse()
+        source.choices.extend(chosen)
+
+    def _random_members(self, pieces: int, count: int) -> list[int]:
+        data = pieces.to_bytes(self._availability.length, "big")
+        starts = (self._rng.randrange(self._geometry.piece_count) for _ in range(count))
+        return list(dict.fromkeys(next(members(data, start)) for start in starts))
+
+    def any_of(self, pieces: int) -> int:
+        """One of ``pieces``, a set that is not empty, at random."""
+        return self._random_members(pieces, 1)[0]

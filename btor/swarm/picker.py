@@ -1,0 +1,580 @@
+"""Which blocks to ask of whom. Pure: told what happens by ``on_*``, asked by ``take`` and ``take_*``.
+
+What always holds (``check_invariants``):
+
+- A piece is in exactly one of three sets: had (verified), untouched, open.
+- In an open piece a block is arrived, free, or outstanding at 1 … BLOCK_OWNERS sources; more than one only since an
+  endgame. So a missing block is never forgotten: it is free, or somebody owes it to us.
+- An open piece with free blocks is in exactly one index: *shared* (anyone may take them), *reserved* (kept for one
+  fast source, so that pieces come from one hand where that costs no time) or *alone*.
+- A piece filled *alone* has one owner, and nobody else's block enters it: pieces that failed their hash, and pieces
+  of a source that had a part in one (parole). The next verdict on the piece is then a verdict on its owner.
+
+Blocks are handled in runs, and sets of blocks of a piece are masks: bit i is block i. There is an object for an open
+piece and none for a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Final
+
+from btor import limits
+from btor.errors import PeerError
+from btor.metainfo.bitfield import Bitfield
+from btor.metainfo.geometry import Geometry
+from btor.swarm.availability import Availability
+from btor.swarm.choices import Choices
+from btor.swarm.source import Source
+
+if TYPE_CHECKING:
+    import random
+
+Run = tuple[int, int, int]  # (piece, first block, count): consecutive blocks of one piece
+Cancel = tuple[Source, int, int]  # (source, piece, block)
+
+RETRY: Final = 2.0  # s between requests of blocks that the source let time out or rejected, if nobody else has them
+
+
+class Alone:
+    """What is known of a piece that one source fills at a time. Times in seconds."""
+
+    __slots__ = ("stalled", "suspects", "waiting_since")
+
+    def __init__(self, suspects: set[int]) -> None:
+        self.suspects = suspects  # keys of the sources that had a part when it failed; empty: it has not failed
+        self.stalled = False  # the owner let go of blocks: another may begin it anew
+        self.waiting_since: float | None = None
+
+
+class OpenPiece:
+    """A piece between its first request and its verdict. All masks are subsets of the piece's blocks."""
+
+    __slots__ = ("alone", "extra", "free", "index", "missing", "owner")
+
+    def __init__(self, index: int, missing: int, free: int) -> None:
+        self.index = index
+        self.missing = missing  # not arrived
+        self.free = free  # of these, asked of nobody
+        self.owner: Source | None = None  # whom free blocks are kept for
+        self.extra: list[int] | None = None  # endgame: [asked of ≥ 2 sources, asked of ≥ 3, …]
+        self.alone: Alone | None = None
+
+
+class Picker:
+    """The picker of one torrent.
+
+    ``have`` belongs to the picker from now on: others read it. ``rng`` decides among equals.
+    """
+
+    def __init__(self, geometry: Geometry, have: Bitfield, rng: random.Random) -> None:
+        self.geometry = geometry
+        self.have = have
+        self.sources: dict[int, Source] = {}
+        self._rng = rng
+        self._availability = Availability(geometry.piece_count)
+        self._choices = Choices(geometry, have, self._availability, rng)
+        self._open: dict[int, OpenPiece] = {}
+        self._shared: dict[int, OpenPiece] = {}
+        self._reserved: dict[int, OpenPiece] = {}
+        self._alone: dict[int, OpenPiece] = {}
+        self._cancels: list[Cancel] = []
+        self._restarts: list[int] = []
+
+    # --- sources -------------------------------------------------------------------------------------------------
+
+    def add_source(self, key: int) -> Source:
+        """A new source, which has nothing yet and chokes us. ``key`` is unique over all sources there ever were."""
+        source = Source(key, self._availability.length)
+        self.sources[key] = source
+        return source
+
+    def remove_source(self, source: Source) -> None:
+        """The source is gone: what was asked of it is free again, what it has no longer counts."""
+        for piece, mask in list(source.outstanding.items()):
+            self._give_back(source, piece, mask)
+        for open_ in list(source.own.values()):
+            if open_.alone is None:
+                self._disown(open_)
+            else:
+                self._restart(open_)
+                self._close_if_idle(open_)
+        self._uncount(source)
+        del self.sources[source.key]
+
+    def _uncount(self, source: Source) -> None:
+        if source.complete:
+            self._availability.seeds -= 1
+        elif source.have_count:
+            self._availability.remove(int.from_bytes(source.bits, "big"))
+
+    def on_bitfield(self, source: Source, bitfield: Bitfield) -> None:
+        """The source has exactly these pieces. ``bitfield`` is of the torrent's size and is copied."""
+        self._uncount(source)
+        source.have_count = bitfield.count
+        source.complete = bitfield.complete
+        source.witness = None
+        self._choices.forget(source)
+        if source.complete:
+            source.bits = bytearray()
+            self._availability.seeds += 1
+        else:
+            source.bits = bytearray(bitfield.to_wire())
+            self._availability.add(bitfield.to_int())
+
+    def on_have(self, source: Source, piece: int) -> bool:
+        """The source has ``piece``; whether that is news. PeerError: there is no such piece."""
+        if not 0 <= piece < self.geometry.piece_count:
+            raise PeerError(f"have of piece {piece} of {self.geometry.piece_count}")
+        if source.has(piece):
+            return False
+        source.bits[piece >> 3] |= 0x80 >> (piece & 7)
+        source.have_count += 1
+        if source.have_count == self.geometry.piece_count:
+            self.on_have_all(source)
+            return True
+        self._availability.add_one(piece)
+        self._choices.on_have(source, piece)
+        if source.witness == -1 and piece not in self.have:
+            source.witness = piece
+        return True
+
+    def on_have_all(self, source: Source) -> None:
+        """The source has every piece."""
+        self.on_bitfield(source, Bitfield.full(self.geometry.piece_count))
+
+    def is_interesting(self, source: Source) -> bool:
+        """Whether the source has a piece that we lack."""
+        have = self.have
+        if source.complete:
+            return not have.complete
+        if source.witness is None or (source.witness >= 0 and source.witness in have):
+            pieces = int.from_bytes(source.bits, "big")
+            pieces ^= pieces & have.to_int()
+            source.witness = self._choices.any_of(pieces) if pieces else -1
+        return source.witness >= 0
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def take(self, source: Source, room: int, now: float) -> list[Run]:
+        """Up to ``room`` blocks to ask of ``source`` now; they count as outstanding there.
+
+        Nothing while the source is choked or ``room`` < 1. In this order: pieces kept for it, pieces that failed,
+        partial pieces, new pieces by rarity, partial pieces kept for others; and if it is idle then, in the endgame
+        one block that was asked of others too. The answer can change with time alone: ask idle sources every second.
+        """
+        runs: list[Run] = []
+        if source.choked or room < 1:
+            return runs
+        if source.own:
+            room = self._take_partials(source, source.own, room, runs)
+        if room and self._alone:
+            room = self._adopt(source, room, now, runs)
+        # a snubbed source must not hold up what others share, and one on parole must not have a part in it
+        aloof = source.snubbed or source.on_parole
+        if room and not aloof:
+            if self._shared:
+                room = self._take_partials(source, self._shared, room, runs)
+            if room and self._reserved and self._crowded():
+                room = self._take_partials(source, self._reserved, room, runs)
+        if room and self._choices.count:
+            room = self._take_new(source, room, now, runs)
+        if room and (not aloof or not (runs or source.outstanding_count)):
+            for index in (self._shared, self._reserved):
+                if room and index:
+                    room = self._take_partials(source, index, room, runs)
+        if not runs and not source.outstanding_count:
+            if source.avoid and now >= source.retry_at:
+                source.retry_at = now + RETRY
+                self._choices.trust_again(source)
+                return self.take(source, room, now)
+            if self.in_endgame and not source.on_parole:
+                self._take_busy(source, runs)
+        return runs
+
+    def _crowded(self) -> bool:
+        """Whether so many pieces are partial that they come before new ones, whoever they are kept for."""
+        partial = len(self._shared) + len(self._reserved)
+        return (
+            partial > limits.OPEN_PIECES_PER_PEER * len(self.sources)
+            or partial * self.geometry.blocks_per_piece > limits.OPEN_BLOCKS
+        )
+
+    def _take_partials(self, source: Source, index: dict[int, OpenPiece], room: int, runs: list[Run]) -> int:
+        """Ask free blocks of the pieces in ``index``; the room that is left."""
+        avoid = source.avoid
+        chosen: list[tuple[OpenPiece, int]] = []
+        left = room
+        for piece, open_ in index.items():
+            if source.has(piece):
+                mask = open_.free
+                if avoid:
+                    mask ^= mask & avoid.get(piece, 0)
+                if mask:
+                    chosen.append((open_, mask))
+                    left -= mask.bit_count()
+                    if left <= 0:
+                        break
+        for open_, mask in chosen:
+            room = self._ask(source, open_, mask, room, runs)
+        return room
+
+    def _ask(self, source: Source, open_: OpenPiece, mask: int, room: int, runs: list[Run]) -> int:
+        """Ask the lowest ``room`` blocks of ``mask``, which are free; the room that is left."""
+        piece = open_.index
+        taken = asked = 0
+        while mask and room:
+            first = (mask & -mask).bit_length() - 1
+            rest = mask >> first
+            count = min((~rest & (rest + 1)).bit_length() - 1, room)
+            run = ((1 << count) - 1) << first
+            runs.append((piece, first, count))
+            mask ^= run
+            taken |= run
+            asked += count
+            room -= count
+        source.ask(piece, taken, asked)
+        if open_.alone is not None:
+            open_.alone.stalled = False
+        elif open_.owner is not None and open_.owner is not source:
+            self._disown(open_)
+        open_.free ^= taken
+        if not open_.free:
+            self._unindex(open_)
+        return room
+
+    def _take_new(self, source: Source, room: int, now: float, runs: list[Run]) -> int:
+        geometry = self.geometry
+        blocks = geometry.blocks_per_piece
+        last = geometry.piece_count - 1
+        per_owner = source.rate * limits.AFFINITY_SECONDS
+        while room:
+            random_first = limits.RANDOM_FIRST_PIECES - self.have.count - len(self._open)
+            picked = self._choices.pick(source, -(-room // blocks), now, random_first)
+            if not picked:
+                break
+            for piece in picked:
+                count = blocks if piece != last else geometry.block_count(piece)
+                every = (1 << count) - 1
+                asked = count if count <= room else room
+                mask = (1 << asked) - 1
+                self._open[piece] = open_ = OpenPiece(piece, every, every ^ mask)
+                source.outstanding[piece] = mask
+                source.outstanding_count += asked
+                runs.append((piece, 0, asked))
+                room -= asked
+                if source.on_parole:
+                    open_.alone = Alone(set())
+                    open_.owner = source
+                elif open_.free and per_owner >= geometry.piece_size(piece) and not self._crowded():
+                    open_.owner = source
+                if open_.free:
+                    self._index(open_)
+        return room
+
+    # --- pieces that one source fills alone ----------------------------------------------------------------------
+
+    def _adopt(self, source: Source, room: int, now: float, runs: list[Run]) -> int:
+        """Become the owner of pieces that must be filled alone and that nobody is filling; the room that is left."""
+        for open_ in list(self._alone.values()):
+            if room and open_.owner is not source and source.has(open_.index):
+                owner, alone = open_.owner, open_.alone
+                assert alone is not None
+                if owner is not None and not (owner.choked or owner.snubbed or alone.stalled):
+                    continue
+                if alone.waiting_since is None:
+                    alone.waiting_since = now
+                patient = now < alone.waiting_since + limits.AFFINITY_SECONDS
+                if patient and source.key in alone.suspects and self._has_stranger(open_.index, alone.suspects):
+                    continue
+                self._restart(open_)
+                open_.owner = source
+                source.own[open_.index] = open_
+                room = self._ask(source, open_, open_.free, room, runs)
+        return room
+
+    def _has_stranger(self, piece: int, suspects: set[int]) -> bool:
+        """Whether a source that had no part in the failed ``piece`` could send it."""
+        return any(
+            not (other.choked or other.snubbed) and other.key not in suspects and other.has(piece)
+            for other in self.sources.values()
+        )
+
+    def _restart(self, open_: OpenPiece) -> None:
+        """Void what came of a piece that is filled alone; it has no owner then."""
+        piece, owner, alone = open_.index, open_.owner, open_.alone
+        assert alone is not None
+        every = self.geometry.all_blocks(piece)
+        if owner is not None:
+            owed = owner.outstanding.get(piece, 0)
+            if owed:
+                owner.drop(piece, owed)
+                self._cancel(owner, piece, owed)
+            owner.own.pop(piece, None)
+            open_.owner = None
+        if open_.missing != every:
+            self._restarts.append(piece)
+        open_.missing = open_.free = every
+        alone.stalled = False
+        alone.waiting_since = None
+        self._alone[piece] = open_
+
+    # --- the endgame ---------------------------------------------------------------------------------------------
+
+    @property
+    def in_endgame(self) -> bool:
+        """Whether every missing block is asked of somebody."""
+        return bool(self._open) and not (self._choices.count or self._shared or self._reserved or self._alone)
+
+    def _take_busy(self, source: Source, runs: list[Run]) -> None:
+        """Ask one block that others owe us, of a random piece, with few owners if there is one; the source is idle."""
+        pieces = list(self._open.values())
+        start = self._rng.randrange(len(pieces))
+        for open_ in pieces[start:] + pieces[:start]:
+            busy = open_.missing
+            if busy and open_.alone is None and source.has(open_.index):
+                if open_.extra is None:
+                    open_.extra = [0] * (limits.BLOCK_OWNERS - 1)
+                busy ^= busy & source.avoid.get(open_.index, 0)
+                for layer, owned in enumerate(open_.extra):
+                    fewer = busy ^ (busy & owned)
+                    if fewer:
+                        block = self._any_block(fewer)
+                        open_.extra[layer] |= 1 << block
+                        source.ask(open_.index, 1 << block, 1)
+                        runs.append((open_.index, block, 1))
+                        return
+
+    def _any_block(self, mask: int) -> int:
+        shift = self._rng.randrange(mask.bit_length())
+        high = mask >> shift
+        return shift + (high & -high).bit_length() - 1
+
+    # --- what comes back -----------------------------------------------------------------------------------------
+
+    def on_blocks(self, source: Source, piece: int, first: int, count: int) -> tuple[int, int, bool]:
+        """``count`` blocks of ``piece`` from block ``first`` on have come from ``source``; all inside the piece.
+
+        Returns three things about them. A mask of those that were outstanding at this source or are forgiven (timed
+        out, cancelled or choked away before): any other was not requested. A mask of those that are new: keep them,
+        and only them. Whether the piece now has all its blocks: a verdict is due (``on_verified``, ``on_failed``).
+        """
+        mask = ((1 << count) - 1) << first
+        owed = source.outstanding.get(piece, 0)
+        asked = owed & mask
+        if asked:
+            if owed == asked:
+                del source.outstanding[piece]
+            else:
+                source.outstanding[piece] = owed ^ asked
+            source.outstanding_count -= count if asked == mask else asked.bit_count()
+        late = source.pardon(piece, mask ^ asked) if asked != mask else 0
+        if source.avoid:
+            self._choices.trust_again(source)
+        open_ = self._open.get(piece)
+        if open_ is None:
+            return asked | late, 0, False
+        if open_.alone is not None and open_.owner is not source:
+            return asked | late, 0, False
+        new = open_.missing & (asked | late)
+        if not new:
+            return asked | late, 0, False
+        open_.missing ^= new
+        if late or open_.extra is not None:
+            self._settle(open_, new)
+        return asked | late, new, not open_.missing
+
+    def _settle(self, open_: OpenPiece, new: int) -> None:
+        """Blocks have arrived that may be free, or still owed by others: nobody else is to send them."""
+        piece = open_.index
+        if open_.free & new:
+            open_.free ^= open_.free & new
+            if not open_.free:
+                self._unindex(open_)
+        if open_.extra is not None:
+            open_.extra = [layer ^ (layer & new) for layer in open_.extra]
+        for other in self.sources.values():
+            owed = other.outstanding.get(piece, 0) & new
+            if owed:
+                other.drop(piece, owed)
+                self._cancel(other, piece, owed)
+
+    def _cancel(self, source: Source, piece: int, mask: int) -> None:
+        while mask:
+            block = mask.bit_length() - 1
+            mask ^= 1 << block
+            self._cancels.append((source, piece, block))
+
+    def take_cancels(self) -> list[Cancel]:
+        """Requests that are void since the last call; they are outstanding no more, and forgiven if they come."""
+        cancels = self._cancels
+        if cancels:
+            self._cancels = []
+        return cancels
+
+    def take_restarts(self) -> list[int]:
+        """Open pieces that began anew from nothing since the last call: what had come of them is void."""
+        restarts = self._restarts
+        if restarts:
+            self._restarts = []
+        return restarts
+
+    def on_choked(self, source: Source) -> None:
+        """The source chokes us and will answer nothing of what is outstanding; what is on its way is forgiven.
+
+        For a peer of the fast extension set ``choked`` instead: it rejects each request that it will not answer.
+        """
+        source.choked = True
+        for piece, mask in list(source.outstanding.items()):
+            self._give_back(source, piece, mask)
+
+    def on_rejected(self, source: Source, piece: int, block: int) -> bool:
+        """The source will not send this block; whether it had been asked for it."""
+        asked = source.outstanding.get(piece, 0) >> block & 1
+        if asked:
+            self.release(source, [(piece, block, 1)])
+        return bool(asked or source.pardon(piece, 1 << block))
+
+    def release(self, source: Source, runs: Iterable[Run]) -> None:
+        """Those of the blocks that are outstanding have taken too long: others may be asked, late ones are forgiven."""
+        for piece, first, count in runs:
+            mask = source.outstanding.get(piece, 0) & ((1 << count) - 1) << first
+            if mask:
+                source.shun(piece, mask)
+                self._give_back(source, piece, mask)
+
+    def _give_back(self, source: Source, piece: int, mask: int) -> None:
+        """The blocks in ``mask`` are outstanding at ``source`` no more, and free unless others owe them."""
+        source.drop(piece, mask)
+        open_ = self._open[piece]
+        if open_.extra is not None:
+            for layer in reversed(range(len(open_.extra))):
+                shared = open_.extra[layer] & mask
+                open_.extra[layer] ^= shared
+                mask ^= shared
+        open_.free |= mask
+        if open_.alone is not None:
+            open_.alone.stalled = True
+        elif open_.owner is not None:
+            self._disown(open_)
+        if open_.free:
+            self._index(open_)
+            self._close_if_idle(open_)
+
+    # --- verdicts ------------------------------------------------------------------------------------------------
+
+    def on_verified(self, piece: int) -> None:
+        """``piece`` is had: its hash is right and its bytes are written."""
+        if not self.have.add(piece):
+            return
+        open_ = self._open.pop(piece, None)
+        if open_ is None:
+            self._choices.take_out(piece)
+            return
+        if open_.missing:
+            self._settle(open_, open_.missing)
+        if open_.alone is not None:
+            if open_.owner is not None:
+                open_.owner.on_parole = False
+            for key in open_.alone.suspects & self.sources.keys():
+                self.sources[key].on_parole = False
+
+    def on_failed(self, piece: int, contributors: Collection[int]) -> None:
+        """All blocks of the open ``piece`` had come and its hash is wrong: it begins anew, filled by one at a time.
+
+        ``contributors``: the keys of those who sent its blocks (``Blame.contributors``). Those still here and not
+        banned are on parole from now on. KeyError: the piece is not open.
+        """
+        open_ = self._open[piece]
+        suspects = set(contributors)
+        if open_.alone is not None:
+            suspects |= open_.alone.suspects
+        open_.owner = None
+        open_.extra = None
+        open_.alone = Alone(suspects)
+        open_.missing = open_.free = self.geometry.all_blocks(piece)
+        self._index(open_)
+        for key in suspects & self.sources.keys():
+            self.sources[key].on_parole = True
+
+    def on_lost(self, piece: int) -> None:
+        """``piece`` was had and is no longer: its bytes on disk have changed."""
+        if self.have.discard(piece):
+            self._choices.put_back(piece)
+            for source in self.sources.values():
+                if source.witness == -1:
+                    source.witness = None
+
+    # --- where an open piece is ----------------------------------------------------------------------------------
+
+    def _index(self, open_: OpenPiece) -> None:
+        """Put a piece with free blocks where ``take`` finds it."""
+        piece = open_.index
+        if open_.alone is not None:
+            self._alone[piece] = open_
+        elif open_.owner is not None:
+            self._reserved[piece] = open_
+        else:
+            self._shared[piece] = open_
+        if open_.owner is not None:
+            open_.owner.own[piece] = open_
+
+    def _unindex(self, open_: OpenPiece) -> None:
+        """A piece has no free blocks any more: nothing of it is kept for anyone."""
+        piece = open_.index
+        if open_.owner is not None:
+            open_.owner.own.pop(piece, None)
+        if open_.alone is not None:
+            self._alone.pop(piece, None)
+        elif open_.owner is not None:
+            open_.owner = None
+            del self._reserved[piece]
+        else:
+            del self._shared[piece]
+
+    def _disown(self, open_: OpenPiece) -> None:
+        """The free blocks of a reserved piece are for anyone."""
+        assert open_.owner is not None
+        del open_.owner.own[open_.index]
+        del self._reserved[open_.index]
+        open_.owner = None
+        self._shared[open_.index] = open_
+
+    def _close_if_idle(self, open_: OpenPiece) -> None:
+        """A piece of which nothing has come and nothing is asked is untouched again, unless it has failed."""
+        piece = open_.index
+        if open_.free == self.geometry.all_blocks(piece) and not (open_.alone and open_.alone.suspects):
+            self._unindex(open_)
+            del self._open[piece]
+            self._choices.put_back(piece)
+
+    # --- looking in ----------------------------------------------------------------------------------------------
+
+    @property
+    def seeds(self) -> int:
+        """How many sources have every piece."""
+        return self._availability.seeds
+
+    def availability(self, piece: int) -> int:
+        """How many sources have ``piece``."""
+        return self._availability.count(piece)
+
+    def copies(self) -> float:
+        """Distributed copies among the sources: below 1 the torrent cannot be completed from them."""
+        return self._availability.copies()
+
+    def open_pieces(self) -> list[int]:
+        """The pieces between first request and verdict."""
+        return list(self._open)
+
+    def arrived(self, piece: int) -> int:
+        """A mask of the blocks of the open ``piece`` that have come; 0 if it is not open."""
+        open_ = self._open.get(piece)
+        return self.geometry.all_blocks(piece) ^ open_.missing if open_ is not None else 0
+
+    def wanted_left(self) -> int:
+        """Bytes of the pieces that are not had."""
+        geometry, have = self.geometry, self.have
+        left = (geometry.piece_count - have.count) * geometry.piece_length
+        last = geometry.piece_count - 1
+        return left if last in have else left - geometry.piece_length + geometry.last_piece_length
