@@ -235,11 +235,14 @@ class Content:
             os.close(fd)
             raise
 
-    def _open_file(self, index: int, *, writing: bool) -> int:
-        """A descriptor of file ``index``, which is made if need be. When there are no more, unused ones are closed."""
+    def _open_file(self, index: int, *, writing: bool, flags: int = os.O_RDONLY) -> int:
+        """A descriptor of file ``index``, for ``writing`` made if need be; else opened with ``flags``.
+
+        When the process has no more descriptors, unused ones are closed.
+        """
         while True:
             try:
-                return self._open_or_make(index) if writing else self._open_flags(index, os.O_RDONLY)
+                return self._open_or_make(index) if writing else self._open_flags(index, flags)
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE) and self._pool.shrink():
                     continue
@@ -335,22 +338,26 @@ class Content:
         """``stat`` of every file."""
         return [self.stat(index) for index in range(len(self.files))]
 
+    def data_ranges(self, index: int) -> list[tuple[int, int]]:
+        """The (start, end) of file ``index`` that hold data, up to the length it should have: no holes. [] if none."""
+        found = self.stat(index)
+        if found is None or not found.size:
+            return []
+        fd = self._open_file(index, writing=False)
+        try:
+            return list(system.data_ranges(fd, min(found.size, self.files[index].length)))
+        except OSError as error:
+            raise StorageError.from_os_error("look at", self.path(index), error) from error
+        finally:
+            os.close(fd)
+
     def allocated(self) -> Bitfield:
         """The pieces of which any byte of a file is on disk: not in a hole, not beyond the end."""
         marks = bytearray((self.geometry.piece_count + 7) // 8)
         piece_length = self.geometry.piece_length
         for index, entry in enumerate(self.files):
-            found = self.stat(index) if entry.length else None
-            if found is None or not found.size:
-                continue
-            fd = self._open_file(index, writing=False)
-            try:
-                for start, end in system.data_ranges(fd, min(found.size, entry.length)):
-                    mark(marks, (entry.offset + start) // piece_length, (entry.offset + end - 1) // piece_length)
-            except OSError as error:
-                raise StorageError.from_os_error("look at", self.path(index), error) from error
-            finally:
-                os.close(fd)
+            for start, end in self.data_ranges(index) if entry.length else ():
+                mark(marks, (entry.offset + start) // piece_length, (entry.offset + end - 1) // piece_length)
         return Bitfield.from_wire(marks, self.geometry.piece_count)
 
     def space_needed(self) -> int:
@@ -385,7 +392,7 @@ class Content:
         return taken
 
     def sync(self, indexes: Iterable[int]) -> dict[int, FileStat]:
-        """Make the files ``indexes``, and the entries of all files made so far, durable.
+        """Make what was written to the files ``indexes`` durable.
 
         The answer is the state of each as it was before: what is durable now is at least as new.
         """
@@ -393,7 +400,7 @@ class Content:
         for index in sorted(indexes):
             file = self._pool.take(self._open, index, writable=False)
             # Not through the pool: a sync of many files must not push out those that are being written.
-            fd = file.fd if file is not None else self._open_file(index, writing=self.writable)
+            fd = file.fd if file is not None else self._open_file(index, writing=False, flags=system.SYNC_FLAGS)
             try:
                 found = os.fstat(fd)
                 # Not fdatasync, which may leave the time of the last change behind: it costs no more, as blocks were
@@ -407,6 +414,10 @@ class Content:
                 else:
                     os.close(fd)
             states[index] = FileStat(found.st_size, found.st_ino, found.st_mtime_ns)
+        return states
+
+    def sync_folders(self) -> None:
+        """Make the entries of all files and folders made so far durable."""
         for folder in sorted(self._new_entries.copy()):
             self._new_entries.discard(folder)
             try:
@@ -414,7 +425,6 @@ class Content:
             except OSError as error:
                 self._new_entries.add(folder)
                 raise StorageError.from_os_error("sync", folder, error) from error
-        return states
 
 
 def mark(marks: bytearray, first: int, last: int) -> None:

@@ -31,6 +31,7 @@ NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _NON_BLOCKING: Final = getattr(os, "O_NONBLOCK", 0)  # a planted FIFO must not hang the open; files do not care
 _COMMON: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | _NON_BLOCKING
 _FOLDER: Final = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0) | getattr(os, "O_CLOEXEC", 0)
+SYNC_FLAGS: Final = os.O_RDWR if os.name == "nt" else os.O_RDONLY  # what a sync needs the file to be opened for
 _position_lock = threading.Lock()  # the fallback moves the file's one position, which threads share
 
 

@@ -1,0 +1,158 @@
+"""The private folder of resume records and locks: what is in it only its owner can read, and no link is followed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+
+from btor.errors import StorageError
+from btor.storage import system
+
+FOLDER = "resume"  # below the state directory, which may be one that a person named and uses for other things too
+
+
+def real_top(top: Path) -> str:
+    """One name for one place: ``top`` with the links of the folders above it resolved."""
+    absolute = os.path.abspath(top)
+    return os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+
+
+def file_name(info_hash: bytes, top: Path) -> str:
+    """The name, without its ending, of what is kept for a torrent and a destination."""
+    return f"{info_hash.hex()}-{hashlib.sha256(os.fsencode(real_top(top))).hexdigest()[:16]}"
+
+
+def private_folder(state_dir: Path) -> str:
+    """The folder of records below ``state_dir``, made if need be (0700). StorageError."""
+    path = os.path.join(os.path.abspath(state_dir), FOLDER)
+    try:
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            found = os.lstat(path)
+            if not stat.S_ISDIR(found.st_mode):
+                raise StorageError("open", path, "is not a folder", errno.ENOTDIR) from None
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                os.chmod(path, 0o700)
+    except OSError as error:
+        raise StorageError.from_os_error("make", path, error) from error
+    return path
+
+
+def read_private(path: str, size: int) -> bytes | None:
+    """What the file ``path`` holds; None: it is not there, or larger than ``size`` bytes. StorageError."""
+    try:
+        fd = system.open_file(path, os.O_RDONLY, follow=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError.from_os_error("open", path, error) from error
+    with open(fd, "rb") as file:
+        try:
+            data = file.read(size + 1)
+        except OSError as error:
+            raise StorageError.from_os_error("read", path, error) from error
+    return data if len(data) <= size else None
+
+
+def replace_private(path: str, data: bytes, *, previous: str, keep_previous: bool) -> None:
+    """Put ``data`` into the file ``path`` (0600) so that at every moment a whole file is there, and durably.
+
+    What was there becomes ``previous``, or with ``keep_previous`` False neither stays. StorageError; then what was
+    there is still there.
+    """
+    new = path + ".new"
+    try:
+        _write_durably(new, data)
+        _remove(previous)
+        if keep_previous:
+            _keep(path, previous)
+        os.replace(new, path)
+        system.sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise StorageError.from_os_error("write", path, error) from error
+
+
+def _write_durably(path: str, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with open(system.open_file(path, flags, follow=False, mode=0o600), "wb", buffering=0) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+
+
+def _keep(path: str, previous: str) -> None:
+    try:
+        os.link(path, previous, follow_symlinks=False)
+    except FileNotFoundError:  # the first one
+        pass
+    except OSError:  # no hard links here: for a moment only the previous one is there, which a reader falls back to
+        os.replace(path, previous)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+class DestinationLock:
+    """Keeps a second process from the same torrent in the same place. A context manager; ``release`` ends it.
+
+    StorageError when another process, or another torrent of this one, holds it; the message names the process.
+    """
+
+    def __init__(self, state_dir: Path, info_hash: bytes, top: Path) -> None:
+        self._path = os.path.join(private_folder(state_dir), file_name(info_hash, top) + ".lock")
+        self._fd: int | None = None
+        try:
+            while self._fd is None:
+                self._fd = self._try(top)
+        except OSError as error:
+            raise StorageError.from_os_error("lock", self._path, error) from error
+
+    def _try(self, top: Path) -> int | None:
+        fd = system.open_file(self._path, os.O_RDWR | os.O_CREAT, follow=False, mode=0o600)
+        try:
+            if not system.try_lock(fd):
+                holder = os.read(fd, 20).decode("ascii", "replace").strip()
+                who = f"process {holder}" if holder.isdecimal() else "another process"
+                raise StorageError("lock", str(top), f"{who} is working on this torrent there", errno.EAGAIN)
+            if not self._is_current(fd):  # who had it removed the file between our open and our lock
+                os.close(fd)
+                return None
+            os.ftruncate(fd, 0)
+            os.write(fd, b"%d\n" % os.getpid())
+        except (OSError, StorageError):
+            os.close(fd)
+            raise
+        return fd
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            there = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(fd))
+
+    def release(self) -> None:
+        """Let go. Again does nothing."""
+        if self._fd is not None:
+            _remove(self._path)
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> DestinationLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
