@@ -26,6 +26,7 @@ PIECE_LENGTH_V1: Final = 536_854_528  # 32,767 blocks
 V2_PIECE_LENGTH_MIN: Final = 16 * KIB
 TOTAL_LENGTH: Final = 2**48 - 1
 FILE_COUNT: Final = 300_000
+FOLDER_COUNT: Final = 300_000  # as many as files: else 100 unique ones for each file would be 30 million
 PATH_DEPTH: Final = 100
 PATH_ELEMENT: Final = 240  # leaves room for ".NNN" below the 255 of file systems
 PATH_LENGTH: Final = 4_096

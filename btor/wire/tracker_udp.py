@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from btor import limits
 from btor.errors import PeerError, TrackerError
 from btor.metainfo.paths import display
-from btor.wire.address import COMPACT4, COMPACT6, Address, pack_compact, unpack_compact
+from btor.wire.address import COMPACT4, COMPACT6, pack_compact, unpack_compact
 from btor.wire.tracker_http import AnnounceEvent, AnnounceReply, AnnounceRequest, ScrapeEntry
 
 CONNECT: Final = 0
@@ -101,8 +101,8 @@ def decode_announce(packet: bytes, transaction: int, url: str, *, ipv6: bool) ->
     peers = unpack_compact(packet[_ANNOUNCE_REPLY.size : _ANNOUNCE_REPLY.size + count * size], size)
     return AnnounceReply(
         interval=interval,
-        leechers=leechers if leechers >= 0 else None,
-        seeders=seeders if seeders >= 0 else None,
+        leechers=_known(leechers),
+        seeders=_known(seeders),
         peers=peers,
     )
 
@@ -114,8 +114,12 @@ def decode_scrape(packet: bytes, transaction: int, url: str, info_hashes: Sequen
     entries = {}
     for index in range(count):
         seeders, downloaded, leechers = _SCRAPE_ENTRY.unpack_from(packet, _REPLY_HEAD.size + index * _SCRAPE_ENTRY.size)
-        entries[info_hashes[index]] = ScrapeEntry(seeders, leechers, downloaded)
+        entries[info_hashes[index]] = ScrapeEntry(_known(seeders), _known(leechers), _known(downloaded))
     return entries
+
+
+def _known(count: int) -> int | None:
+    return count if count >= 0 else None  # some trackers say -1 for what they do not know
 
 
 def _check_reply(packet: bytes, action: int, transaction: int, size: int, url: str) -> None:
@@ -191,12 +195,10 @@ def encode_connect_reply(transaction: int, connection_id: int) -> bytes:
     return _CONNECT_REPLY.pack(CONNECT, transaction, connection_id)
 
 
-def encode_announce_reply(
-    transaction: int, *, interval: int, leechers: int, seeders: int, peers: Sequence[Address], ipv6: bool
-) -> bytes:
-    """The answer to an announce; of ``peers`` only those of the family that the request came over go along."""
-    head = _ANNOUNCE_REPLY.pack(ANNOUNCE, transaction, interval, leechers, seeders)
-    return head + pack_compact(peers, COMPACT6 if ipv6 else COMPACT4)
+def encode_announce_reply(transaction: int, reply: AnnounceReply, *, ipv6: bool) -> bytes:
+    """The answer to an announce; of its peers only those of the family that the request came over go along."""
+    head = _ANNOUNCE_REPLY.pack(ANNOUNCE, transaction, reply.interval, reply.leechers or 0, reply.seeders or 0)
+    return head + pack_compact(reply.peers, COMPACT6 if ipv6 else COMPACT4)
 
 
 def encode_scrape_reply(transaction: int, entries: Sequence[ScrapeEntry]) -> bytes:
