@@ -20,10 +20,9 @@ from btor.errors import StorageError
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.torrent_file import FileEntry, Metainfo
 from btor.storage import system
-from btor.storage.hashing import Segment
+from btor.storage.hashing import SHORTER, Segment
 from btor.storage.pool import FilePool, OpenFile
 
-SHORTER = "shorter than the torrent says"
 LINK = "a symbolic link is in the way, which btor does not follow here"
 NOT_REGULAR = "is not a regular file"
 LOOKED_AT = 1_000  # files, to tell the content from the folder that holds it

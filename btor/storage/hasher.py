@@ -8,7 +8,8 @@ Frames, all numbers big-endian. A job: ``JOB`` (bytes that follow, job, stride, 
 ``SEGMENT`` (offset in the file, length, bytes of the path) and the path. No path: that many zeros (padding files).
 A result: ``RESULT`` (job, errno, failed segment, digests), then the 20-byte digests, one per ``stride`` bytes of the
 segments laid end to end (stride 0: one of all). A digest over bytes that could not be read is ``UNREADABLE``; errno
-and segment are those of the first failure (0 without one). ENODATA: the file is shorter than the segment.
+and segment (0 without one) are those of the first failure, or of the first that is not just missing bytes, if any.
+ENODATA: the file is shorter than the segment.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ UNREADABLE = bytes(DIGEST)
 BUFFER = 512 * 1024
 PIPE_READ = 64 * 1024
 SHORT = errno.ENODATA
+NOT_THERE = (errno.ENOENT, SHORT)
 
 Segment = tuple[bytes, int, int]  # path (empty: zeros), offset, length
 
@@ -95,7 +97,7 @@ class Worker:
                 failure = error.errno or errno.EIO
             if done < length:
                 strides.skip(length - done)
-                if first is None:
+                if first is None or (first[0] in NOT_THERE and failure and failure not in NOT_THERE):
                     first = failure or SHORT, index
         return (*(first or (0, 0)), strides.finish())
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from btor.errors import StorageError
 from btor.limits import MIB
 from btor.metainfo.geometry import Geometry
 from btor.storage import hasher
@@ -21,6 +22,7 @@ from btor.storage import hasher
 Segment = tuple[str | None, int, int]
 """(path, offset in the file, length): a stretch of content on disk. Path None: that many zeros."""
 
+SHORTER = "shorter than the torrent says"
 JOB_BYTES = 4 * MIB  # of small pieces put into one job, so that pipes and wake-ups cost little
 JOB_PIECES = 1024  # so that the answers of all jobs in flight fit into a pipe: nobody waits on a full one
 JOBS_IN_FLIGHT = 3  # a child: one being done, the next ones waiting in its pipe
@@ -291,12 +293,31 @@ def _run_job(geometry: Geometry, first: int, count: int, segments: Callable[[int
     return Job(first, segments(start, length), geometry.piece_length)
 
 
+class PieceHash(NamedTuple):
+    """``digest``: the SHA-1 of ``piece`` as it is on disk; None where it cannot be read, for what ``failure`` says."""
+
+    piece: int
+    digest: bytes | None
+    failure: StorageError | None
+
+
 def hash_pieces(
     geometry: Geometry,
     pieces: Iterable[int],
     segments: Callable[[int, int], Sequence[Segment]],
     processes: int | None = None,
-) -> Iterator[tuple[int, bytes | None]]:
-    """The SHA-1 of each of ``pieces`` (ascending) as it is on disk, in order; None where it cannot be read."""
+) -> Iterator[PieceHash]:
+    """Hash ``pieces`` (ascending, unique), in order. ``segments``: as Content.segments; ``processes``: as run_jobs."""
     for result in run_jobs(piece_jobs(geometry, pieces, segments), processes):
-        yield from enumerate(result.digests, result.job)
+        failure = None
+        if result.errno:
+            start = geometry.piece_offset(result.job)
+            length = min(len(result.digests) * geometry.piece_length, geometry.total_length - start)
+            failure = _failure(segments(start, length)[result.failed], result.errno)
+        for piece, digest in enumerate(result.digests, result.job):
+            yield PieceHash(piece, digest, failure if digest is None else None)
+
+
+def _failure(segment: Segment, code: int) -> StorageError:
+    reason = SHORTER if code == hasher.SHORT else os.strerror(code)
+    return StorageError("read", str(segment[0]), reason, code)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from btor.errors import StorageError
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.torrent_file import Metainfo
 from btor.storage.files import Content, FileStat, locate
+from btor.storage.hasher import NOT_THERE
 from btor.storage.hashing import hash_pieces
 from btor.storage.pool import FilePool
 
@@ -71,8 +70,8 @@ def hash_content(
 ) -> Iterator[tuple[int, bytes | None]]:
     """The SHA-1 of each of ``pieces`` (ascending); None where a file is missing or short. StorageError otherwise."""
     for piece, digest, failure in hash_pieces(content.geometry, pieces, content.segments, processes):
-        if failure is not None and failure.errno not in (errno.ENOENT, errno.ENODATA, errno.ENOTDIR):
-            raise StorageError("read", failure.path, os.strerror(failure.errno), failure.errno)
+        if failure is not None and failure.errno not in NOT_THERE:
+            raise failure
         yield piece, digest
 
 
