@@ -147,7 +147,7 @@ UDP_DRAIN: Final = 64  # datagrams a wake-up
 
 # --- the embedded tracker: made for the swarms of one machine or one network ------------------------------------
 TRACKED_TORRENTS: Final = 4_096
-TRACKED_PEERS: Final = 65_536  # of all torrents: about 40 MB
+TRACKED_PEERS: Final = 65_536  # of all torrents: about 30 MB
 TRACKED_PEERS_PER_TORRENT: Final = 2_048  # an answer looks at each of them once
 TRACKED_SILENCE: Final = 2.0  # intervals without an announce after which a peer is gone
 TRACKED_INTERVAL: Final = 300.0  # asked of the peers: short, for a swarm of one network comes and goes

@@ -36,10 +36,12 @@ class Farewell(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What follows from an answer: other trackers not to wait for, and whether a private torrent changed over."""
+    """What follows from an answer: trackers not to wait for any more, whether a private torrent changed over to this
+    one, and the s until the next announce as they will be kept."""
 
     silenced: list[str]
     switched: bool
+    interval: float
 
 
 @dataclass(slots=True)
@@ -143,7 +145,8 @@ class Tiers:
         return min(announce, min((lane.trackers[0].scrape_at for lane in self._lanes), default=inf))
 
     def take(self, now: float) -> list[Ask]:
-        """The announces to start now. Each must be followed by ``on_answer``, ``on_failure`` or ``on_dropped``."""
+        """The announces to start now. Each is followed by ``on_answer`` or ``on_failure``, or by an ``on_answer``
+        of another tracker that names it silenced."""
         asks = []
         for lane in self._lanes:
             if lane.next_time() > now:
@@ -199,7 +202,8 @@ class Tiers:
         lane.hurries = lane.hurries + 1 if lane.hurried else 0
         lane.hurried = False
         lane.answered = True
-        lane.due = now + min(max(interval, least), limits.TRACKER_INTERVAL_MAX)
+        regular = min(max(interval, least), limits.TRACKER_INTERVAL_MAX)
+        lane.due = now + regular
         patience = min(floor * (1 + lane.hurries), limits.TRACKER_HURRY_MAX_LOOPBACK) if loopback else floor
         tracker.soonest = now + max(least, patience)
         if tracker.completed_owed:
@@ -215,7 +219,7 @@ class Tiers:
             one.flying = False
         switched = self.private and self._current not in (None, ask.url)
         self._current = ask.url
-        return Verdict(silenced, switched)
+        return Verdict(silenced, switched, regular)
 
     def on_failure(
         self, ask: Ask, now: float, *, retry_after: float | None = None, never: bool = False, loopback: bool = False
@@ -236,10 +240,6 @@ class Tiers:
         tracker.failures += 1
         tracker.retry_at = now + rest
         tracker.lane.ask_at = now
-
-    def on_dropped(self, ask: Ask) -> None:
-        """The announce was called off without an outcome."""
-        self._trackers[ask.url].flying = False
 
     def on_scrape(self, url: str, *, ok: bool, min_interval: float | None = None) -> None:
         """A scrape ended; ``min_interval`` (s) is the tracker's wish between two. A failed one is not soon repeated."""

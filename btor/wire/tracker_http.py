@@ -94,7 +94,7 @@ class ScrapeReply(NamedTuple):
 
 
 def announce_url(url: str, request: AnnounceRequest) -> str:
-    """The URL to GET for an announce to the tracker at ``url`` (BEP 3, 7, 23)."""
+    """The URL to GET for an announce to the tracker at ``url`` (BEP 3, 7, 23). A path and query alone will do."""
     parameters: list[tuple[str, str | int | bytes]] = [
         ("info_hash", request.info_hash),
         ("peer_id", request.peer_id),

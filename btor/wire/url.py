@@ -7,7 +7,7 @@ the network that btor runs in.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -85,6 +85,10 @@ class Url:
         url = Url.parse(joined)
         same = url.origin == self.origin and url.userinfo is None
         return Url(url.scheme, url.host, url.port, url.target, self.userinfo if same else url.userinfo)
+
+    def with_target(self, target: str) -> Url:
+        """Another path and query at the same place."""
+        return replace(self, target=target)
 
     @property
     def origin(self) -> tuple[str, str, int]:
