@@ -11,7 +11,8 @@ from typing import Protocol
 
 import trio
 
-Address = tuple[str, int]
+from btor.wire.address import Address as Address
+from btor.wire.address import canonical
 
 LISTEN_BACKLOG = 512
 NOT_SENT_LOW_WATER = 128 * 1024  # trio's own choice of 16 KiB is about one block
@@ -67,6 +68,11 @@ class Network(Protocol):
         """The IP addresses of a name, in the order to try. OSError."""
 
 
+def _address(name: tuple[str, int]) -> Address:
+    """The address in a socket name: a dual-stack socket calls an IPv4 peer by its mapped IPv6 address."""
+    return canonical(name[0]), name[1]
+
+
 class TcpTransport:
     """A connected non-blocking TCP socket."""
 
@@ -79,8 +85,8 @@ class TcpTransport:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
         self._socket = sock
         self._closed = False
-        self.remote: Address = sock.getpeername()[:2]
-        self.local: Address = sock.getsockname()[:2]
+        self.remote: Address = _address(sock.getpeername())
+        self.local: Address = _address(sock.getsockname())
 
     async def wait_readable(self) -> None:
         if self._closed:

@@ -65,10 +65,9 @@ class MessageReader:
 
     __slots__ = ("_block", "_block_have", "_block_place", "_geometry", "_hi", "_lo", "_tail", "_view")
 
-    def __init__(self, geometry: Geometry, tail: bytes = b"") -> None:
-        """``tail``: bytes that came behind the handshake."""
+    def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
-        self._tail = tail  # the beginning of a message that is not a block, or of a block's header
+        self._tail = b""  # the beginning of a message that is not a block, or of a block's header
         self._block: memoryview | None = None  # the block that is cut, with room for all of it
         self._block_have = 0
         self._block_place = (0, 0)

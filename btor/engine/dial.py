@@ -1,0 +1,142 @@
+"""Opening connections: outgoing ones within the session's budget, and the handshake of both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import trio
+
+from btor import limits
+from btor.errors import PeerError
+from btor.wire.handshake import (
+    INFO_HASH_END,
+    Handshake,
+    check_protocol,
+    decode_handshake,
+    decode_info_hash,
+    encode_handshake,
+)
+
+if TYPE_CHECKING:
+    from btor.engine.session import Session
+    from btor.engine.transfer import Transfer
+    from btor.engine.transport import Address, Transport
+
+RESERVED = bytes(8)  # no extension is spoken yet
+DIAL_PERIOD = 1.0  # s between looks at who became due, when nothing wakes the dialler
+
+
+async def read_exactly(transport: Transport, size: int, received: bytes = b"") -> bytes:
+    """Read on from ``received`` until there are ``size`` bytes of a handshake. PeerError, OSError."""
+    buffer = bytearray(received) + bytes(size - len(received))
+    view = memoryview(buffer)
+    have = len(received)
+    while have < size:
+        try:
+            count = transport.recv_into([view[have:]])
+        except BlockingIOError:
+            await transport.wait_readable()
+            continue
+        if count == 0:
+            raise PeerError("closed during the handshake")
+        have += count
+        check_protocol(bytes(view[: min(have, INFO_HASH_END)]))
+    return bytes(buffer)
+
+
+async def send_all(transport: Transport, data: bytes) -> None:
+    """Send all of a handshake. OSError."""
+    while data:
+        try:
+            data = data[transport.send([data]) :]
+        except BlockingIOError:
+            await transport.wait_writable()
+
+
+async def initiate(transport: Transport, info_hash: bytes, peer_id: bytes) -> Handshake:
+    """Our side of an outgoing handshake. PeerError, OSError."""
+    await send_all(transport, encode_handshake(info_hash, peer_id, RESERVED))
+    answer = decode_handshake(await read_exactly(transport, limits.HANDSHAKE))
+    if answer.info_hash != info_hash:
+        raise PeerError("answered for another torrent")
+    return answer
+
+
+async def accept(
+    transport: Transport, find: Callable[[bytes], Transfer | None], peer_id: bytes
+) -> tuple[Transfer, Handshake]:
+    """Our side of an incoming handshake. PeerError for a torrent that is not here; OSError."""
+    head = await read_exactly(transport, INFO_HASH_END)
+    transfer = find(decode_info_hash(head))
+    if transfer is None:
+        raise PeerError("asks for a torrent that is not here")
+    await send_all(transport, encode_handshake(transfer.info_hash, peer_id, RESERVED))
+    return transfer, decode_handshake(await read_exactly(transport, limits.HANDSHAKE, head))
+
+
+class Dialler:
+    """One for the session. Transfers say `wake` when they have somebody new to dial."""
+
+    def __init__(self, session: Session, transfers: Callable[[], Iterable[Transfer]]) -> None:
+        self._session = session
+        self._transfers = transfers
+        self._wake = trio.Event()
+        self._first = 0
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """For ever; the attempts are children of ``nursery``."""
+        while True:
+            self._wake = trio.Event()
+            self._round(nursery)
+            with trio.move_on_after(DIAL_PERIOD):
+                await self._wake.wait()
+
+    def _round(self, nursery: trio.Nursery) -> None:
+        """Dial whom the torrents and the budget allow now, the torrents taking turns."""
+        session = self._session
+        budget = session.dial_budget
+        now = trio.current_time()
+        waiting = [transfer for transfer in self._transfers() if transfer.wants_peers]
+        if waiting:
+            self._first = (self._first + 1) % len(waiting)
+            waiting = waiting[self._first :] + waiting[: self._first]
+        while waiting:
+            still = []
+            for transfer in waiting:
+                address = transfer.book.next_to_dial(now, budget)
+                if address is None:
+                    continue
+                transfer.book.on_dialled(address, now)
+                budget.on_dialled(address[0], now)
+                transfer.dialling += 1
+                nursery.start_soon(session.container.run, "a dial", self._dial, transfer, address)
+                if transfer.wants_peers:
+                    still.append(transfer)
+            waiting = still
+
+    async def _dial(self, transfer: Transfer, address: Address) -> None:
+        session = self._session
+        transport = None
+        try:
+            try:
+                with trio.fail_after(limits.CONNECT_TIMEOUT):
+                    transport = await session.connect(address)
+            finally:
+                session.dial_budget.on_finished(address[0])
+            with trio.fail_after(limits.HANDSHAKE_TIMEOUT):
+                answer = await initiate(transport, transfer.info_hash, session.peer_id)
+        except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as error:
+            transfer.book.on_failed(address, trio.current_time())
+            transfer.on_dial_failed(address, error)
+            if transport is not None:
+                transport.close()
+            return
+        finally:
+            transfer.dialling -= 1
+            self.wake()
+        transfer.adopt(transport, answer.peer_id, address, incoming=False)

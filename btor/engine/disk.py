@@ -1,0 +1,282 @@
+"""The one policy of the disk: where writes, reads and hashes happen.
+
+Writes go straight from the receive buffer to the kernel on the loop thread, in long runs: that costs least. Where a
+device is slow they move to a worker thread, with a bound on what waits; over it peers stop being read. Small pieces
+and slow torrents are hashed inline as their blocks arrive; the pieces of a fast one by a child process that reads them
+back through the page cache, so that no hash holds the loop up. Where no child can be had, a thread does it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from btor import limits
+from btor.engine.hashers import Hashers
+from btor.errors import StorageError
+from btor.limits import BLOCK, MIB
+from btor.storage.pieces import EarlyBytes, OpenPieces
+from btor.storage.pool import FilePool
+
+if TYPE_CHECKING:
+    from btor.engine.upload import Request
+    from btor.metainfo.torrent_file import Metainfo
+    from btor.storage.files import Content
+    from btor.storage.hashing import HashResult
+
+INLINE_PIECE: Final = 64 * 1024  # up to this piece length a child costs more than it saves
+INLINE_TORRENT: Final = 16 * MIB  # a small torrent is there before a child has started
+INLINE_RATE: Final = 24 * MIB  # bytes/s below which hashing inline takes less than 4 % of a core
+SLOW_WRITES: Final = 3  # of the last
+WRITES_WATCHED: Final = 8
+DISK_THREADS: Final = 4
+FAST_WRITE_PER_MIB: Final = 0.002
+FAST_FOR: Final = 10.0
+NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+class Device:
+    """What is known of one file system's speed."""
+
+    def __init__(self) -> None:
+        self.threaded = False
+        self._slow: deque[bool] = deque(maxlen=WRITES_WATCHED)
+        self._fast_since: float | None = None
+
+    def on_write(self, length: int, took: float, now: float) -> None:
+        """A write of ``length`` bytes took that many seconds."""
+        size = max(length / MIB, 1.0)
+        if self.threaded:
+            if took > FAST_WRITE_PER_MIB * size:
+                self._fast_since = None
+            elif self._fast_since is None:
+                self._fast_since = now
+            elif now - self._fast_since >= FAST_FOR:
+                self.threaded = False
+                self._slow.clear()
+            return
+        self._slow.append(took > limits.SLOW_WRITE_PER_MIB * size)
+        if took > limits.STALLED_WRITE * size or sum(self._slow) >= SLOW_WRITES:
+            self.threaded = True
+            self._fast_since = None
+
+
+class Disk:
+    """What the torrents of a session share: descriptors, threads, hashers, and the bounds on what waits."""
+
+    def __init__(self, hashers: Hashers) -> None:
+        self.pool = FilePool()
+        self.early = EarlyBytes()
+        self.hashers = hashers
+        self.threads = trio.CapacityLimiter(DISK_THREADS)
+        self.queued = 0  # bytes that wait for a writing thread
+        self._devices: dict[int, Device] = {}
+        self._drained = trio.Event()
+        self.seconds_writing = 0.0
+        self.seconds_hashing = 0.0
+
+    def device(self, number: int) -> Device:
+        """The file system ``number`` (st_dev)."""
+        return self._devices.setdefault(number, Device())
+
+    def on_queued(self, size: int) -> None:
+        """``size`` bytes more (or less) wait."""
+        self.queued += size
+        if self.queued <= limits.DISK_QUEUE_LOW:
+            self._drained.set()
+
+    async def room(self) -> None:
+        """Return once there is room to queue; peers are not read meanwhile."""
+        while self.queued > limits.DISK_QUEUE_HIGH:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+
+class TorrentDisk:
+    """The disk work of one torrent.
+
+    ``on_hashed(piece, matches)`` is told of every finished piece, ``on_error`` of a StorageError; both on the loop.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        metainfo: Metainfo,
+        content: Content,
+        device: int,
+        *,
+        rate: Callable[[float], float],
+        on_hashed: Callable[[int, bool], None],
+        on_error: Callable[[StorageError], None],
+    ) -> None:
+        self.content = content
+        self._disk = disk
+        self._metainfo = metainfo
+        self._geometry = metainfo.geometry
+        self._device = disk.device(device)
+        self._open = OpenPieces(self._geometry, disk.early)
+        self._inline: dict[int, bool] = {}  # of each open piece: hashed as it comes
+        self._always_inline = (
+            self._geometry.piece_length <= INLINE_PIECE or self._geometry.total_length <= INLINE_TORRENT
+        )
+        self._rate = rate
+        self._on_hashed = on_hashed
+        self._on_error = on_error
+        # the run of content that grows during one gulp
+        self._offset = self._end = -1
+        self._views: list[memoryview] = []
+        self._finished: list[int] = []
+        # threaded mode
+        self._queue: deque[tuple[int, bytes]] = deque()
+        self._waiting_finished: deque[tuple[int, int]] = deque()  # (writes before it, piece)
+        self._writes_queued = 0
+        self._writes_done = 0
+        self._work = trio.Event()
+        self._idle = trio.Event()
+
+    # ------------------------------------------------------------------------------------------ receiving
+
+    def receive(self, piece: int, begin: int, views: list[memoryview], length: int) -> None:
+        """New content of ``piece`` from byte ``begin`` on. Kept until `flush`."""
+        inline = self._inline.get(piece)
+        if inline is None:
+            inline = self._always_inline or self._rate(trio.current_time()) < INLINE_RATE
+            self._inline[piece] = inline
+        if inline:
+            self._open.feed(piece, begin, views)
+        offset = self._geometry.piece_offset(piece) + begin
+        if offset != self._end:
+            self._write()
+            self._offset = offset
+        self._views += views
+        self._end = offset + length
+
+    def finish(self, piece: int) -> None:
+        """All of ``piece`` was received: after the next `flush`, ``on_hashed`` hears of it."""
+        self._finished.append(piece)
+
+    def flush(self) -> None:
+        """Hand what was received to the kernel, and see to the pieces that are whole."""
+        if self._views:
+            self._write()
+        if self._finished:
+            finished, self._finished = self._finished, []
+            for piece in finished:
+                if self._writes_queued > self._writes_done:
+                    self._waiting_finished.append((self._writes_queued, piece))
+                else:
+                    self._verify(piece)
+
+    def drop(self, piece: int) -> None:
+        """The blocks of an open piece are void: it starts anew."""
+        self._open.drop(piece)
+        self._inline.pop(piece, None)
+
+    def _write(self) -> None:
+        views = self._views
+        if not views:
+            return
+        self._views = []
+        length = self._end - self._offset
+        if self._device.threaded or self._queue:
+            self._queue.append((self._offset, b"".join(views)))
+            self._writes_queued += 1
+            self._disk.on_queued(length)
+            self._work.set()
+        else:
+            try:
+                self._write_now(self._offset, views, length)
+            except StorageError as error:
+                self._on_error(error)
+        self._end = -1
+
+    def _write_now(self, offset: int, views: Sequence[memoryview], length: int) -> None:
+        started = time.perf_counter()
+        self.content.write(offset, views, length)
+        took = time.perf_counter() - started
+        self._disk.seconds_writing += took
+        self._device.on_write(length, took, started)
+
+    async def room_to_write(self) -> None:
+        """Wait while too much waits for the disk."""
+        if self._disk.queued > limits.DISK_QUEUE_HIGH:
+            await self._disk.room()
+
+    async def run(self) -> None:
+        """The writing thread's task, for ever; idle while writes go inline."""
+        while True:
+            if not self._queue:
+                self._idle.set()
+                self._work = trio.Event()
+                await self._work.wait()
+            offset, data = self._queue[0]
+            write = partial(self._write_now, offset, [memoryview(data)], len(data))
+            try:
+                await trio.to_thread.run_sync(write, limiter=self._disk.threads)
+            except StorageError as error:
+                self._on_error(error)
+            self._queue.popleft()
+            self._writes_done += 1
+            self._disk.on_queued(-len(data))
+            while self._waiting_finished and self._waiting_finished[0][0] <= self._writes_done:
+                self._verify(self._waiting_finished.popleft()[1])
+
+    async def drain(self) -> None:
+        """Return when nothing waits to be written."""
+        if self._queue:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    # ------------------------------------------------------------------------------------------ hashing
+
+    def _verify(self, piece: int) -> None:
+        digest = self._open.digest(piece) if self._inline.pop(piece, False) else None
+        if digest is not None:
+            self._on_hashed(piece, digest == self._metainfo.piece_hash(piece))
+            return
+        size = self._geometry.piece_size(piece)
+        segments = self.content.segments(self._geometry.piece_offset(piece), size)
+        self._disk.hashers.submit(segments, partial(self._on_result, piece))
+
+    def _on_result(self, piece: int, result: HashResult) -> None:
+        if result.digest is None:
+            segment = self.content.segments(self._geometry.piece_offset(piece), self._geometry.piece_size(piece))
+            path = segment[result.failed][0] or ""
+            self._on_error(StorageError.from_os_error("read", path, OSError(result.errno, _reason(result.errno))))
+            return
+        self._on_hashed(piece, result.digest == self._metainfo.piece_hash(piece))
+
+    async def block_digests(self, piece: int) -> list[bytes]:
+        """SHA-1 of each block of ``piece`` as it is on disk. StorageError."""
+        return await trio.to_thread.run_sync(self._block_digests, piece, limiter=self._disk.threads)
+
+    def _block_digests(self, piece: int) -> list[bytes]:
+        digests = []
+        block = memoryview(bytearray(BLOCK))
+        for number in range(self._geometry.block_count(piece)):
+            view = block[: self._geometry.block_size(piece, number)]
+            self.content.read_into(self._geometry.piece_offset(piece) + number * BLOCK, [view])
+            digests.append(hashlib.sha1(view, usedforsecurity=False).digest())
+        return digests
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    async def warm(self, requests: Iterable[Request]) -> None:
+        """Read blocks in a thread so that they are in the page cache. StorageError."""
+        await trio.to_thread.run_sync(self._warm, list(requests), limiter=self._disk.threads)
+
+    def _warm(self, requests: list[Request]) -> None:
+        for piece, begin, length in requests:
+            view = memoryview(bytearray(length))
+            self.content.read_into(self._geometry.piece_offset(piece) + begin, [view])
+
+
+def _reason(code: int) -> str:
+    return "shorter than the torrent says" if code == errno.ENODATA else ""

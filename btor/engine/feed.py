@@ -1,0 +1,102 @@
+"""Telling events to whoever listens, without ever waiting for them.
+
+A listener has a bounded queue. A slow one loses old progress first: only the newest `Progress` of a torrent waits, and
+when the queue is full the oldest event goes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import trio
+
+from btor.engine.events import Event, Progress
+from btor.limits import EVENT_QUEUE
+
+
+class Subscription:
+    """An asynchronous iterator over events; ends when the torrent or session does."""
+
+    def __init__(self, feed: Feed, first: Iterable[Event]) -> None:
+        self._feed = feed
+        self._queue: deque[Event] = deque(first)
+        self._arrived = trio.Event()
+        self._closed = False
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Event:
+        await trio.lowlevel.checkpoint()
+        while not self._queue:
+            if self._closed:
+                raise StopAsyncIteration
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        return self._queue.popleft()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._feed.drop(self)
+        self.end()
+
+    def put(self, event: Event) -> None:
+        """Queue an event."""
+        queue = self._queue
+        if isinstance(event, Progress) and queue:
+            last = queue[-1]
+            if isinstance(last, Progress) and last.info_hash == event.info_hash:
+                queue.pop()
+        if len(queue) >= EVENT_QUEUE:
+            stale = next((index for index, old in enumerate(queue) if isinstance(old, Progress)), 0)
+            del queue[stale]
+        queue.append(event)
+        self._arrived.set()
+
+    def end(self) -> None:
+        """Nothing more comes; what is queued is still read."""
+        self._closed = True
+        self._arrived.set()
+
+
+class Feed:
+    """Where events are published. Events also go to ``parent`` (the session's feed)."""
+
+    def __init__(self, parent: Feed | None = None) -> None:
+        self._parent = parent
+        self._subscriptions: list[Subscription] = []
+        self._ended = False
+
+    @property
+    def listened(self) -> bool:
+        """Whether anybody would hear an event."""
+        return bool(self._subscriptions) or (self._parent is not None and self._parent.listened)
+
+    def publish(self, event: Event) -> None:
+        """Tell everybody."""
+        for subscription in self._subscriptions:
+            subscription.put(event)
+        if self._parent is not None:
+            self._parent.publish(event)
+
+    def subscribe(self, first: Iterable[Event]) -> Subscription:
+        """Listen from now on, beginning with ``first``."""
+        subscription = Subscription(self, first)
+        if self._ended:
+            subscription.end()
+        else:
+            self._subscriptions.append(subscription)
+        return subscription
+
+    def drop(self, subscription: Subscription) -> None:
+        """Forget a listener."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def end(self) -> None:
+        """Nothing more will be published."""
+        self._ended = True
+        for subscription in self._subscriptions:
+            subscription.end()
+        self._subscriptions.clear()

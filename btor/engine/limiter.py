@@ -1,0 +1,91 @@
+"""Rate limits as the engine applies them: who may send how much now, and who may ask.
+
+An upload limit is a gate in front of every send. A download limit paces the *requests*: what was not asked for is not
+sent, so the far end sees the limit too, and nothing piles up in the kernel. One pacer for the session moves both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from btor.limits import BLOCK, SEND_GULP
+from btor.swarm.rates import TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from btor.engine.transfer import Transfer
+
+PACE: Final = 0.05  # s between two rounds of the pacer; a fifth of the burst
+GRANT_MIN: Final = 2_048  # bytes: a smaller share of a round is not worth a system call
+GRANT_AT_ONCE: Final = 64 * 1024  # with that much in the bucket and nobody waiting, no need to wait for the pacer
+
+
+class UploadGate:
+    """What stands before each send of a torrent's peers."""
+
+    def __init__(self, bucket: TokenBucket) -> None:
+        self.bucket = bucket
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._share = 0
+
+    async def allowance(self) -> int:
+        """How many bytes the caller may send now; waits, first come first served, until there are some."""
+        if not self.bucket.limited:
+            return SEND_GULP
+        if not self._waiting:
+            available = self.bucket.available(trio.current_time())
+            if available >= GRANT_AT_ONCE:
+                return min(available, SEND_GULP)
+        await self._waiting.park()
+        return min(self._share, SEND_GULP)
+
+    def pace(self, now: float) -> None:
+        """Let as many go on as there are tokens for, in equal shares."""
+        waiting = len(self._waiting)
+        available = self.bucket.available(now) if waiting else 0
+        if available > 0:
+            self._share = max(available // waiting, min(GRANT_MIN, available))
+            self._waiting.unpark(count=max(1, available // self._share))
+
+
+class Pacer:
+    """Moves the limits of a session. Sleeps while nothing is limited."""
+
+    def __init__(self, transfers: Callable[[], Iterable[Transfer]]) -> None:
+        self._transfers = transfers
+
+    async def run(self) -> None:
+        """For ever; start it only where there is a limit."""
+        while True:
+            await trio.sleep(PACE)
+            now = trio.current_time()
+            for transfer in list(self._transfers()):
+                transfer.upload.pace(now)
+                if transfer.download.limited:
+                    share_requests(transfer, now)
+
+
+def share_requests(transfer: Transfer, now: float) -> None:
+    """Hand the download bucket's tokens to the peers of ``transfer`` in turn, at least a block each."""
+    available = transfer.download.available(now)
+    if available <= 0:
+        return
+    blocks = -(-available // BLOCK)
+    peers = transfer.peers_in_turn()
+    share = max(1, blocks // max(1, len(peers)))
+    while blocks > 0:
+        asked_by_anyone = 0
+        for peer in peers:
+            asked = peer.fill_requests(now, min(share, blocks))
+            if asked:
+                transfer.download.take(asked * BLOCK, now)
+                peer.flush()
+                blocks -= asked
+                asked_by_anyone += asked
+            if blocks <= 0:
+                break
+        if not asked_by_anyone:
+            return

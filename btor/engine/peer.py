@@ -1,0 +1,423 @@
+"""One connected peer: its reader, its writer, and what it may ask and be told.
+
+The reader receives a gulp into the session's buffer, decodes and accounts it without awaiting, and asks for more blocks
+in the same breath. The writer sleeps unless a socket is full, a block is not in the page cache, or a rate limit holds
+it back. Messages are sent at once where the socket takes them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from btor import limits
+from btor.errors import PeerError
+from btor.limits import BLOCK
+from btor.metainfo.bitfield import Bitfield
+from btor.swarm.requests import RequestQueue
+from btor.wire import messages as wire
+from btor.wire.address import format_address
+from btor.wire.client_id import client_name
+
+if TYPE_CHECKING:
+    from btor.engine.transfer import Transfer
+    from btor.engine.transport import Transport
+    from btor.engine.upload import Request
+
+GULP_ROOM = limits.EXTENDED_MESSAGE + limits.MESSAGE_HEADER  # of the shared buffer, for what is put in front
+SEND_GULP_MIN = 2 * BLOCK
+
+
+class Peer:
+    """A peer of one torrent after the handshake. ``key`` is unique in the session."""
+
+    def __init__(self, transfer: Transfer, transport: Transport, peer_id: bytes, *, incoming: bool) -> None:
+        session = transfer.session
+        self.transfer = transfer
+        self.session = session
+        self.transport = transport
+        self.address = transport.remote
+        self.peer_id = peer_id
+        self.incoming = incoming
+        self.client = client_name(peer_id)
+        self.key = session.next_key()
+        self.scope = trio.CancelScope()
+        self.close_reason = ""
+        self.gulp_round = -1
+        now = trio.current_time()
+        self.connected_at = now
+        self.source = transfer.picker.add_source(self.key)
+        self.queue = RequestQueue()
+        self._reader = wire.MessageReader(transfer.geometry)
+        # states of both sides, BEP 3
+        self.am_choking = True
+        self.am_interested = False
+        self.peer_interested = False
+        self.interested_since = now
+        self.unchoked_at = now
+        self.choked_at = now
+        self.was_unchoked = False
+        # amounts, in bytes of blocks
+        self.received_total = 0
+        self.sent_total = 0
+        self.received_round = 0
+        self.sent_round = 0
+        self.sent_since_unchoke = 0
+        # abuse
+        self._strays = 0
+        self._bad_requests = 0
+        self._dropped_requests = 0
+        self._bitfield_allowed = True
+        # sending
+        self._out = bytearray()
+        self._uploads: deque[Request] = deque()
+        self._head_sent = 0
+        self._last_taken = SEND_GULP_MIN
+        self._stuck = False
+        self._wake = trio.Event()
+        self.last_received = now
+        self.last_sent = now
+        self.last_request = now
+        self.last_useful = now
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Speak until either side ends it. PeerError, OSError."""
+        with self.scope:
+            self._greet()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                try:
+                    await self._read()
+                finally:
+                    nursery.cancel_scope.cancel()
+
+    def close(self, reason: str) -> None:
+        """End the connection from our side."""
+        if not self.close_reason:
+            self.close_reason = reason
+        self.scope.cancel()
+
+    def _greet(self) -> None:
+        have = self.transfer.have
+        if have.count:
+            self._out += wire.encode_bitfield(have.to_wire())
+        self.flush()
+        self._decode(trio.current_time())
+
+    async def _read(self) -> None:
+        session = self.session
+        transport = self.transport
+        reader = self._reader
+        shared = session.receive_buffer
+        while True:
+            await self.transfer.disk.room_to_write()
+            gulp = session.gulps.size()
+            try:
+                count = transport.recv_into(reader.targets(shared, gulp))
+            except BlockingIOError:
+                await transport.wait_readable()
+                continue
+            if count == 0:
+                self.close_reason = self.close_reason or "closed by the peer"
+                return
+            now = trio.current_time()
+            self.last_received = now
+            session.gulps.on_gulp(self, now)
+            reader.received(shared, count)
+            self._decode(now)
+            if count < gulp:
+                await transport.wait_readable()
+            else:
+                await trio.lowlevel.checkpoint()
+
+    def _decode(self, now: float) -> None:
+        """Everything that arrived, without awaiting: the views end with the next receive."""
+        transfer = self.transfer
+        while (items := self._reader.take()) is not None:
+            for item in items:
+                if isinstance(item, list):
+                    transfer.on_run(self, item, now)
+                else:
+                    self._on_message(item, now)
+            transfer.disk.flush()
+            transfer.after_gulp()
+        self.fill_requests(now)
+        if self._out:
+            self.flush()
+
+    # ------------------------------------------------------------------------------------------ messages
+
+    def _on_message(self, item: tuple[int, ...] | tuple[int, bytes], now: float) -> None:
+        kind = item[0]
+        if kind == wire.HAVE:
+            self._on_have(item[1])  # type: ignore[arg-type]  # a have carries one int
+        elif kind == wire.REQUEST:
+            self._on_request(item[1], item[2], item[3], now)  # type: ignore[misc,arg-type]  # three ints
+        elif kind == wire.CANCEL:
+            self._on_cancel(item[1:])  # type: ignore[arg-type]  # three ints
+        elif kind == wire.BITFIELD:
+            self._on_bitfield(item[1])  # type: ignore[arg-type]  # bytes
+        elif kind == wire.CHOKE:
+            if not self.source.choked:
+                self.transfer.on_requests_dropped(self.source.outstanding_count)
+                self.transfer.picker.on_choked(self.source)
+                self.source.choked = True
+                self.queue.on_dropped()
+        elif kind == wire.UNCHOKE:
+            self.source.choked = False
+        elif kind in (wire.INTERESTED, wire.NOT_INTERESTED):
+            self._on_interest(kind == wire.INTERESTED, now)
+        elif kind == wire.STRAY_BLOCK:
+            self.on_stray(1)
+        if kind != wire.EXTENDED:
+            self._bitfield_allowed = False
+
+    def _on_bitfield(self, data: bytes) -> None:
+        if not self._bitfield_allowed:
+            raise PeerError("bitfield after other messages")
+        try:
+            bits = Bitfield.from_wire(data, self.transfer.geometry.piece_count)
+        except ValueError as error:
+            raise PeerError(str(error)) from None
+        self.transfer.picker.on_bitfield(self.source, bits)
+        self.transfer.on_peer_has_more(self)
+
+    def _on_have(self, piece: int) -> None:
+        if self.transfer.picker.on_have(self.source, piece) and (not self.am_interested or self.source.complete):
+            self.transfer.on_peer_has_more(self)
+
+    def _on_interest(self, interested: bool, now: float) -> None:
+        if interested == self.peer_interested:
+            return
+        self.peer_interested = interested
+        if interested:
+            self.interested_since = self.last_request = now
+            self.session.choking.on_interested(self, now)
+        elif not self.am_choking:
+            self.session.choking.on_slot_free(now)
+
+    def _on_request(self, piece: int, begin: int, length: int, now: float) -> None:
+        self.last_request = now
+        if self.am_choking:
+            if self.was_unchoked and now - self.choked_at > limits.REQUEST_GRACE_AFTER_CHOKE:
+                raise PeerError("requests while choked")
+            if not self.was_unchoked:
+                self._count_bad_request()
+            return
+        geometry = self.transfer.geometry
+        if length > BLOCK or not geometry.holds(piece, begin, length) or piece not in self.transfer.have:
+            self._count_bad_request()
+            return
+        if len(self._uploads) >= limits.REQUESTS_ACCEPTED:
+            self._dropped_requests += 1
+            if len(self._uploads) + self._dropped_requests > limits.REQUESTS_UNANSWERED:
+                raise PeerError("too many requests")
+            return
+        self._uploads.append((piece, begin, length))
+        if not self._stuck:
+            self._wake.set()
+
+    def _count_bad_request(self) -> None:
+        self._bad_requests += 1
+        if self._bad_requests >= limits.BAD_REQUESTS:
+            raise PeerError("too many bad requests")
+
+    def _on_cancel(self, request: Request) -> None:
+        try:
+            at = self._uploads.index(request)
+        except ValueError:
+            return
+        if at or not self._head_sent:
+            del self._uploads[at]
+
+    def on_stray(self, count: int) -> None:
+        """``count`` blocks came that were never asked for. PeerError on the second."""
+        self._strays += count
+        if self._strays >= limits.UNREQUESTED_BLOCKS:
+            raise PeerError("blocks that were never asked for")
+
+    # ------------------------------------------------------------------------------------------ asking
+
+    def set_interested(self, interested: bool) -> None:
+        """Say whether this peer has what we want."""
+        if interested != self.am_interested:
+            self.am_interested = interested
+            self._out += wire.encode_state(wire.INTERESTED if interested else wire.NOT_INTERESTED)
+
+    def fill_requests(self, now: float, allowance: int | None = None) -> int:
+        """Ask for as many blocks as the peer's speed calls for; how many were asked.
+
+        ``allowance``: the most blocks, given by the pacer under a download limit; without it nothing is asked then.
+        """
+        source = self.source
+        if source.choked or not self.am_interested or self.transfer.paused_requests:
+            return 0
+        room = self.queue.room(now, source.outstanding_count)
+        if self.transfer.download.limited:
+            room = min(room, allowance or 0)
+        if room <= 0:
+            return 0
+        source.rate = self.queue.rate
+        source.snubbed = self.queue.snubbed
+        runs = self.transfer.take(source, room, now)
+        if not runs:
+            return 0
+        self.queue.on_sent(now, runs)
+        self._out += wire.encode_requests(self.transfer.geometry, runs)
+        return sum(run[2] for run in runs)
+
+    def send_cancel(self, piece: int, block: int) -> None:
+        """Take a request back (endgame)."""
+        self.queue.on_dropped([(piece, block, 1)])
+        self._out += wire.encode_cancel(piece, block * BLOCK, self.transfer.geometry.block_size(piece, block))
+        self.session.flush_soon(self)
+
+    def send_have(self, piece: int) -> None:
+        """Tell about a new piece, with the next send."""
+        self._out += wire.encode_have(piece)
+        self.session.flush_soon(self)
+
+    # ------------------------------------------------------------------------------------------ choking
+
+    def choke(self, now: float) -> None:
+        """Stop serving: what is queued is dropped, save a block that is half sent."""
+        if self.am_choking:
+            return
+        self.am_choking = True
+        self.choked_at = now
+        while len(self._uploads) > (1 if self._head_sent else 0):
+            self._uploads.pop()
+        self._out += wire.encode_state(wire.CHOKE)
+        self.session.flush_soon(self)
+
+    def unchoke(self, now: float) -> None:
+        """Start serving."""
+        if not self.am_choking:
+            return
+        self.am_choking = False
+        self.was_unchoked = True
+        self.unchoked_at = self.last_request = now
+        self.sent_since_unchoke = 0
+        self._dropped_requests = 0
+        self._out += wire.encode_state(wire.UNCHOKE)
+        self.session.flush_soon(self)
+
+    # ------------------------------------------------------------------------------------------ sending
+
+    def flush(self) -> None:
+        """Send waiting messages if the socket takes them now; the rest is the writer's."""
+        if not self._out or self._stuck:
+            return
+        if self._head_sent:
+            self._wake.set()  # inside a block nothing else may be sent
+            return
+        try:
+            taken = self.transport.send([self._out])
+        except BlockingIOError:
+            self._wake.set()
+            self._stuck = True
+            return
+        except (OSError, trio.ClosedResourceError) as error:
+            self.close(str(error))
+            return
+        self.last_sent = trio.current_time()
+        del self._out[:taken]
+        if self._out:
+            self._stuck = True
+            self._wake.set()
+
+    async def _write(self) -> None:
+        while True:
+            if not self._out and not self._uploads:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            if self._stuck:
+                await self.transport.wait_writable()
+                self._stuck = False
+            budget = limits.SEND_GULP
+            if self._uploads:
+                budget = await self.transfer.upload.allowance()
+            if not await self._send(budget):
+                self._stuck = True
+            else:
+                await trio.lowlevel.checkpoint()
+
+    async def _send(self, budget: int) -> bool:
+        """One send of messages and blocks; whether the socket took all of it. StorageError as contained by torrent."""
+        view, answered = memoryview(b""), 0
+        if self._uploads and budget > 0:
+            budget = min(budget, 2 * self._last_taken)
+            view, answered = await self._frame(budget)
+        blocks = view[self._head_sent : self._head_sent + budget] if answered else view
+        parts = [part for part in ((blocks, self._out) if self._head_sent else (self._out, blocks)) if len(part)]
+        if not parts:
+            return True
+        head_first = bool(self._head_sent)
+        wanted = sum(len(part) for part in parts)
+        try:
+            taken = self.transport.send(parts)
+        except BlockingIOError:
+            return False
+        now = trio.current_time()
+        self.last_sent = now
+        from_blocks = min(taken, len(blocks)) if head_first else max(0, taken - len(self._out))
+        del self._out[: taken - from_blocks]
+        if from_blocks:
+            self._last_taken = max(from_blocks, SEND_GULP_MIN)
+            self._on_sent(from_blocks, now)
+        return taken == wanted
+
+    async def _frame(self, budget: int) -> tuple[memoryview, int]:
+        transfer = self.transfer
+        buffer = self.session.send_buffer
+        budget += self._head_sent
+        view, answered = buffer.lay_out(self._uploads, budget, transfer.geometry, transfer.content, cached_only=True)
+        if answered:
+            return view, answered
+        # the first block is not in the page cache: a thread reads it, which also puts it there
+        await transfer.disk.warm(list(self._uploads)[:4])
+        if not self._uploads:
+            return memoryview(b""), 0
+        return buffer.lay_out([self._uploads[0]], budget, transfer.geometry, transfer.content, cached_only=False)
+
+    def _on_sent(self, taken: int, now: float) -> None:
+        """``taken`` bytes of the framed replies are gone."""
+        self._head_sent += taken
+        payload = 0
+        while self._uploads and self._head_sent >= limits.PIECE_HEADER + self._uploads[0][2]:
+            length = self._uploads.popleft()[2]
+            self._head_sent -= limits.PIECE_HEADER + length
+            payload += length
+        self.sent_total += payload
+        self.sent_round += payload
+        self.sent_since_unchoke += payload
+        self.transfer.on_uploaded(payload, taken, now)
+
+    # ------------------------------------------------------------------------------------------ time
+
+    def on_tick(self, now: float) -> None:
+        """Once a second: time-outs, snubbing, keep-alive, dead connections."""
+        if now - self.last_received > limits.DEAD_PEER:
+            self.close("silent for too long")
+            return
+        if now - self.last_sent > limits.KEEP_ALIVE and not self._stuck:
+            self._out += wire.KEEP_ALIVE
+        overdue = self.queue.on_tick(now)
+        if overdue:
+            self.transfer.picker.release(self.source, overdue)
+        if self.am_interested or self.peer_interested or now - self.connected_at < limits.NO_MUTUAL_INTEREST:
+            self.last_useful = now
+        elif now - self.last_useful > limits.NO_MUTUAL_INTEREST:
+            self.close("no interest on either side")
+            return
+        self.fill_requests(now)
+        self.flush()
+
+    @property
+    def name(self) -> str:
+        """The address, as shown to a person."""
+        return format_address(self.address)

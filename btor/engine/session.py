@@ -1,0 +1,340 @@
+"""A session: what all torrents share, and the order in which everything starts and ends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from btor import limits
+from btor.engine.announce import Announcer
+from btor.engine.choking import Choking
+from btor.engine.contain import Container
+from btor.engine.dial import Dialler
+from btor.engine.disk import Disk
+from btor.engine.events import Event
+from btor.engine.feed import Feed, Subscription
+from btor.engine.gulps import Gulps
+from btor.engine.hashers import Hashers
+from btor.engine.limiter import Pacer
+from btor.engine.listener import Porter
+from btor.engine.peer import GULP_ROOM, Peer
+from btor.engine.torrent import Torrent
+from btor.engine.transport import Address, Listener, Network, TcpNetwork, Transport
+from btor.engine.udp import UdpHub, open_udp_sockets
+from btor.engine.upload import SendBuffer
+from btor.errors import NetworkError, UsageError
+from btor.metainfo.torrent_file import Metainfo
+from btor.settings import DEFAULT_PORT, PEER_ID_PREFIX, Settings
+from btor.storage.hashing import processors
+from btor.storage.load import load_metainfo
+from btor.swarm.dial_budget import DialBudget
+from btor.swarm.peerbook import Bans
+from btor.swarm.rates import RateMeter, TokenBucket
+from btor.wire.address import is_ip, parse_host_port
+
+if TYPE_CHECKING:
+    from btor.engine.transfer import Transfer
+    from btor.engine.udp import UdpSocket
+
+_log = logging.getLogger(__name__)
+
+TICK: Final = 1.0  # s
+FLUSH_DELAY: Final = 0.01  # s in which small messages are gathered
+PORTS_TRIED: Final = 11
+LARGE_TORRENT: Final = limits.MIB  # a larger file is parsed in a thread
+
+
+class Session:
+    """Made by `open_session`. ``port``: where peers connect to us, 0 if nothing listens."""
+
+    def __init__(self, settings: Settings, network: Network, rng: random.Random) -> None:
+        self.settings = settings
+        self.network = network
+        self.rng = rng
+        self.peer_id = PEER_ID_PREFIX + bytes(rng.randrange(256) for _ in range(20 - len(PEER_ID_PREFIX)))
+        self.port = 0
+        self.container = Container(strict=settings.strict)
+        self.feed = Feed()
+        self.receive_buffer = memoryview(bytearray(limits.GULP_MAX + GULP_ROOM))
+        self.send_buffer = SendBuffer()
+        self.gulps = Gulps()
+        self.upload = TokenBucket(settings.max_upload)
+        self.download = TokenBucket(settings.max_download)
+        self.up_meter = RateMeter()
+        self.down_meter = RateMeter()
+        self.bans = Bans(loopback_is_public=settings.loopback_is_public)
+        self.dial_budget = DialBudget(loopback_is_public=settings.loopback_is_public)
+        self.choking = Choking(settings.upload_slots, self._peers, rng)
+        self.dialler = Dialler(self, self.transfers)
+        self.torrents: dict[bytes, Torrent] = {}
+        self._keys = 0
+        self._unflushed: set[Peer] = set()
+        self._flush = trio.Event()
+        self._save = trio.Event()
+        self.disk: Disk
+        self.announcer: Announcer
+        self._inner: trio.Nursery
+        self._outer: trio.Nursery
+        self._listeners: list[Listener] = []
+
+    # ------------------------------------------------------------------------------------------ for programs
+
+    async def add(
+        self,
+        source: str | Path | Metainfo,
+        *,
+        directory: str | Path = ".",
+        output: str | Path | None = None,
+        overwrite: bool = False,
+        recheck: bool = False,
+        seed_only: bool = False,
+        partial: bool = False,
+        peers: Sequence[str | Address] = (),
+        trackers_enabled: bool = True,
+        sync: bool = False,
+        wait_for_space: bool = False,
+        max_download: int | None = None,
+        max_upload: int | None = None,
+    ) -> Torrent:
+        """Add a torrent and start it. ``source``: a .torrent file's path, or its parsed content.
+
+        Its content goes below ``directory``, or is ``output`` itself. ``seed_only``: ``output`` (or ``directory``) is
+        the content, or the folder that holds it, and is never written; incomplete content is an error unless
+        ``partial``. ``overwrite``: a file in the way that holds nothing valid is replaced. ``recheck``: the resume
+        record is not believed. ``peers``: addresses to connect to beside those of the trackers. ``sync``: complete
+        means durable on disk. ``wait_for_space``: a full disk is waited out. Rates in bytes/s.
+
+        MetainfoError, StorageError (the torrent file), UsageError (the torrent is here already).
+        """
+        metainfo = source if isinstance(source, Metainfo) else await _load(Path(source))
+        if metainfo.info_hash in self.torrents:
+            raise UsageError(f"the torrent {metainfo.name} is here already")
+        torrent = Torrent(
+            self,
+            metainfo,
+            place=Path(output if output is not None else directory),
+            place_is_content=output is not None,
+            overwrite=overwrite,
+            recheck=recheck,
+            seed_only=seed_only,
+            partial=partial,
+            trackers_enabled=trackers_enabled,
+            sync=sync,
+            wait_for_space=wait_for_space,
+            max_download=max_download,
+            max_upload=max_upload,
+        )
+        self.torrents[metainfo.info_hash] = torrent
+        self._inner.start_soon(self.container.run, f"torrent {metainfo.name}", torrent.run, list(peers))
+        return torrent
+
+    def events(self) -> Subscription:
+        """The events of all torrents, beginning with a snapshot of each."""
+        first: list[Event] = []
+        for torrent in self.torrents.values():
+            first += torrent.snapshot()
+        return self.feed.subscribe(first)
+
+    # ------------------------------------------------------------------------------------------ for the engine
+
+    def next_key(self) -> int:
+        """A number that no peer of this session has had."""
+        self._keys += 1
+        return self._keys
+
+    def transfers(self) -> Iterator[Transfer]:
+        """The torrents that are past their check."""
+        for torrent in self.torrents.values():
+            if torrent.transfer is not None:
+                yield torrent.transfer
+
+    def _peers(self) -> Iterator[Peer]:
+        for transfer in self.transfers():
+            yield from transfer.peers.values()
+
+    def find_listening(self, info_hash: bytes) -> Transfer | None:
+        """The active torrent that an incoming connection asks for."""
+        torrent = self.torrents.get(info_hash)
+        if torrent is None or torrent.transfer is None or not torrent.transfer.active:
+            return None
+        return torrent.transfer
+
+    async def connect(self, address: Address) -> Transport:
+        """Open a connection from our address of the same family. OSError."""
+        local = next((one for one in self.settings.bind if (":" in one) == (":" in address[0])), None)
+        if self.settings.bind and local is None:
+            raise OSError(errno.EADDRNOTAVAIL, "no bound address of that family")
+        return await self.network.connect(address, local=local)
+
+    async def resolve_peer(self, peer: str | Address) -> list[Address]:
+        """The addresses that HOST:PORT names. UsageError, OSError."""
+        host, port = parse_host_port(peer) if isinstance(peer, str) else peer
+        if is_ip(host):
+            return [(host, port)]
+        return await self.network.resolve(host, port)
+
+    def wall_clock(self) -> float:
+        """Unix time, for events only."""
+        return time.time()
+
+    def in_background(self, child: Callable[[], Awaitable[None]]) -> None:
+        """Run something that outlives peers."""
+        self._outer.start_soon(self.container.run, child.__name__, child)
+
+    def flush_soon(self, peer: Peer) -> None:
+        """Send the small messages of ``peer`` together with what comes within a moment."""
+        self._unflushed.add(peer)
+        self._flush.set()
+
+    def save_soon(self) -> None:
+        """Something changed that the resume records should know."""
+        self._save.set()
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def start(self, outer: trio.Nursery) -> None:
+        """Start what outlives peers. NetworkError: no port can be had."""
+        self._outer = outer
+        listeners, sockets = await self._open_ports()
+        hashers = self.settings.hashers
+        self.disk = Disk(Hashers(processors() if hashers is None else hashers, outer, self.container))
+        hub = UdpHub(sockets)
+        self.announcer = Announcer(
+            self.network,
+            hub,
+            rng=self.rng,
+            bind=self.settings.bind,
+            loopback_is_public=self.settings.loopback_is_public,
+            container=self.container,
+        )
+        await outer.start(hub.run)
+        await outer.start(self.announcer.run)
+        outer.start_soon(self._save_for_ever)
+        self._listeners = listeners
+
+    def start_inner(self, inner: trio.Nursery) -> None:
+        """Start what stops first."""
+        self._inner = inner
+        porter = Porter(self)
+        for listener in self._listeners:
+            inner.start_soon(porter.run, listener, inner)
+        inner.start_soon(self.dialler.run, inner)
+        inner.start_soon(self.choking.run)
+        inner.start_soon(self._tick_for_ever)
+        inner.start_soon(self._flush_for_ever)
+        inner.start_soon(Pacer(self.transfers).run)
+
+    async def finish(self) -> None:
+        """After the peers are gone: records, `stopped` announces, descriptors; within ``limits.SHUTDOWN`` seconds."""
+        for listener in self._listeners:
+            listener.close()
+        deadline = trio.current_time() + limits.SHUTDOWN
+        with trio.move_on_at(deadline):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.announcer.stop, deadline)
+                for torrent in self.torrents.values():
+                    nursery.start_soon(torrent.close)
+        self.feed.end()
+
+    async def _open_ports(self) -> tuple[list[Listener], list[UdpSocket]]:
+        """TCP and UDP on one number: the wanted one, else one of the next ten, else any."""
+        settings = self.settings
+        first = DEFAULT_PORT if settings.port is None else settings.port
+        ports = [first + more for more in range(PORTS_TRIED) if first + more < 65536] if first else []
+        for port in [*ports, 0]:
+            listeners: list[Listener] = []
+            try:
+                for host in settings.bind or ("",):
+                    listeners.append(await self.network.listen(host, port or (listeners[0].port if listeners else 0)))
+                sockets = self._open_udp(listeners[0].port)
+            except OSError as error:
+                for listener in listeners:
+                    listener.close()
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise NetworkError(f"cannot listen on port {port}: {error.strerror}") from error
+                continue
+            self.port = listeners[0].port
+            return listeners, sockets
+        raise NetworkError("no port to listen on")
+
+    def _open_udp(self, port: int) -> list[UdpSocket]:
+        if not isinstance(self.network, TcpNetwork):
+            return []
+        return open_udp_sockets(self.settings.bind, port)
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await trio.sleep(TICK)
+            now = trio.current_time()
+            for torrent in list(self.torrents.values()):
+                torrent.on_tick(now)
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            self._flush = trio.Event()
+            await self._flush.wait()
+            await trio.sleep(FLUSH_DELAY)
+            peers, self._unflushed = self._unflushed, set()
+            for peer in peers:
+                peer.flush()
+
+    async def _save_for_ever(self) -> None:
+        """Checkpoints of the resume records, one at a time, at most every few seconds however fast the link is."""
+        while True:
+            await self._save.wait()
+            await trio.sleep(limits.CHECKPOINT_PERIOD)
+            self._save = trio.Event()
+            for torrent in list(self.torrents.values()):
+                await torrent.save()
+
+
+async def _load(path: Path) -> Metainfo:
+    # a large file takes a while to parse: in a thread, which a small one is not worth
+    try:
+        large = os.path.getsize(path) > LARGE_TORRENT  # noqa: ASYNC240  # one stat
+    except OSError:
+        large = False  # load_metainfo says what is wrong
+    return await trio.to_thread.run_sync(load_metainfo, path) if large else load_metainfo(path)
+
+
+@asynccontextmanager
+async def open_session(
+    settings: Settings | None = None, *, network: Network | None = None, rng: random.Random | None = None
+) -> AsyncIterator[Session]:
+    """A running session; leaving the block ends it in good order within a few seconds.
+
+    ``network`` and ``rng`` are for tests; without them it is the real network and the system's randomness.
+    NetworkError: no port can be had. StorageError: a state directory asked for by name cannot be used.
+    """
+    session = Session(settings or Settings(), network or TcpNetwork(), rng or random.SystemRandom())
+    try:
+        async with trio.open_nursery() as outer:
+            await session.start(outer)
+            try:
+                async with trio.open_nursery() as inner:
+                    session.start_inner(inner)
+                    yield session
+                    inner.cancel_scope.cancel()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await session.finish()
+                outer.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _unwrapped(group) from None
+
+
+def _unwrapped(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception inside groups of one, so that a caller's ``except StorageError`` matches; else the group."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner

@@ -1,0 +1,484 @@
+"""One torrent of a session: its life from check to removal, and what programs see of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from btor import limits
+from btor.engine.disk import NO_SPACE
+from btor.engine.events import (
+    Checked,
+    Complete,
+    DiskFull,
+    Event,
+    Failed,
+    Progress,
+    Seeding,
+    Started,
+    State,
+    Stopped,
+    TrackerAnswer,
+    Warned,
+)
+from btor.engine.feed import Feed, Subscription
+from btor.engine.keeper import Keeper
+from btor.engine.transfer import Transfer
+from btor.errors import BtorError, StorageError, UsageError
+from btor.swarm.tiers import Tiers
+
+if TYPE_CHECKING:
+    from btor.engine.session import Session
+    from btor.engine.transport import Address
+    from btor.metainfo.torrent_file import Metainfo
+
+_log = logging.getLogger(__name__)
+
+SEEDING_PERIOD: Final = 10.0  # s between two `seeding` events
+
+
+class Torrent:
+    """Made by `Session.add`. ``transfer`` is there from the end of the check on."""
+
+    def __init__(
+        self,
+        session: Session,
+        metainfo: Metainfo,
+        *,
+        place: Path,
+        place_is_content: bool,
+        overwrite: bool,
+        recheck: bool,
+        seed_only: bool,
+        partial: bool,
+        trackers_enabled: bool,
+        sync: bool,
+        wait_for_space: bool,
+        max_download: int | None,
+        max_upload: int | None,
+    ) -> None:
+        self.session = session
+        self.metainfo = metainfo
+        self.info_hash = metainfo.info_hash
+        self.error: BtorError | None = None
+        self.transfer: Transfer | None = None
+        self.max_download = max_download
+        self.max_upload = max_upload
+        self.sync = sync
+        self.wait_for_space = wait_for_space
+        self.feed = Feed(session.feed)
+        self.keeper = Keeper(
+            session,
+            metainfo,
+            place=place,
+            place_is_content=place_is_content,
+            overwrite=overwrite,
+            recheck=recheck,
+            seed_only=seed_only,
+            partial=partial,
+        )
+        # what the announcer asks for
+        self.key = session.rng.randrange(1 << 32)
+        enabled = trackers_enabled and session.settings.trackers
+        self.tiers = Tiers(metainfo.trackers if enabled else (), session.rng, private=metainfo.private)
+        self._added = trio.current_time()
+        self._state: State = "checking"
+        self._checked: Checked | None = None
+        self._completed: Complete | None = None
+        self._complete = trio.Event()
+        self._ended = trio.Event()
+        self._resumed = trio.Event()
+        self._resumed.set()
+        self._removed = False
+        self._active = trio.CancelScope()
+        self._life = trio.CancelScope()
+        self._next_seeding = 0.0
+        self._next_probe = 0.0
+
+    # ------------------------------------------------------------------------------------------ for programs
+
+    @property
+    def name(self) -> str:
+        """The torrent's name, safe to show and to use as a file name."""
+        return self.metainfo.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is there and verified (and durable, if that was asked for)."""
+        return self._complete.is_set()
+
+    def events(self) -> Subscription:
+        """What happens, beginning with a snapshot; ends when the torrent does."""
+        return self.feed.subscribe(self.snapshot())
+
+    async def wait_complete(self) -> None:
+        """Return when everything is there and verified. Raises the BtorError that ended the torrent before."""
+        async with trio.open_nursery() as nursery:
+            for event in (self._complete, self._ended):
+                nursery.start_soon(_wait_then_cancel, event, nursery.cancel_scope)
+        if self.complete:
+            return
+        raise self.error or UsageError(f"the torrent {self.name} was removed")
+
+    async def pause(self) -> None:
+        """Leave the swarm: peers are closed, trackers told, what was received is kept."""
+        if self._resumed.is_set():
+            self._resumed = trio.Event()
+            self._active.cancel()
+            if self.transfer is not None:
+                await self.transfer.disk.drain()
+                await self.save()
+
+    async def resume(self) -> None:
+        """Go on after a pause."""
+        self._resumed.set()
+        await trio.lowlevel.checkpoint()
+
+    async def remove(self) -> None:
+        """End it and forget it; its content and resume record stay."""
+        self._removed = True
+        self._life.cancel()
+        await self._ended.wait()
+        await self.close()
+        self.session.torrents.pop(self.info_hash, None)
+
+    def status(self) -> Progress:
+        """How it stands now."""
+        transfer = self.transfer
+        geometry = self.metainfo.geometry
+        have = self.keeper.have.count if transfer is None else transfer.have.count
+        now = trio.current_time()
+        rate = 0.0 if transfer is None else transfer.down_meter.rate(now)
+        done = 0 if transfer is None else transfer.done_bytes
+        left = geometry.total_length - done
+        state = self._current_state(rate)
+        return Progress(
+            time=self.session.wall_clock(),
+            info_hash=self.info_hash.hex(),
+            state=state,
+            done_bytes=done,
+            total_bytes=geometry.total_length,
+            have_pieces=have,
+            pieces=geometry.piece_count,
+            down_rate=rate,
+            up_rate=0.0 if transfer is None else transfer.up_meter.rate(now),
+            downloaded=0 if transfer is None else transfer.downloaded,
+            uploaded=0 if transfer is None else transfer.uploaded,
+            wasted=0 if transfer is None else transfer.wasted,
+            peers=0 if transfer is None else len(transfer.peers),
+            seeds=0 if transfer is None else sum(peer.source.complete for peer in transfer.peers.values()),
+            eta=left / rate if rate and left and state == "downloading" else None,
+            reason=self._reason(state),
+            checked_pieces=self.keeper.checked_pieces,
+        )
+
+    # ------------------------------------------------------------------------------------------ state in words
+
+    def _current_state(self, rate: float) -> State:
+        if self._state != "downloading" or self.transfer is None:
+            return self._state
+        asked = any(peer.source.outstanding_count for peer in self.transfer.peers.values())
+        return "downloading" if asked or rate > 0 else "waiting"
+
+    def _reason(self, state: State) -> str:
+        """Why it waits, in words."""
+        transfer = self.transfer
+        if transfer is None or state not in ("waiting", "disk_full"):
+            return ""
+        if state == "disk_full":
+            return "no space left on the disk"
+        parts = []
+        if self.tiers.total:
+            parts.append(f"trackers {self.tiers.working}/{self.tiers.total}")
+        peers = list(transfer.peers.values())
+        parts.append(f"{len(peers)} peer" + ("" if len(peers) == 1 else "s"))
+        if peers and not any(peer.am_interested for peer in peers):
+            parts.append("none has what is missing")
+        elif peers and all(peer.source.choked for peer in peers if peer.am_interested):
+            parts.append("all choke us")
+        elif transfer.dialling:
+            parts.append(f"connecting to {transfer.dialling}")
+        elif not peers and not len(transfer.book) and not self.tiers.total:
+            parts.append("no source of peers")
+        return ", ".join(parts)
+
+    def snapshot(self) -> list[Event]:
+        """The events that tell a newcomer how things stand."""
+        events: list[Event] = [self._started()]
+        if self._checked is not None:
+            events.append(self._checked)
+        if self._completed is not None:
+            events.append(self._completed)
+        if self.error is not None:
+            events.append(self._failed(self.error))
+        return [*events, self.status()]
+
+    def _started(self) -> Started:
+        geometry = self.metainfo.geometry
+        return Started(
+            time=self.session.wall_clock(),
+            info_hash=self.info_hash.hex(),
+            name=self.name,
+            total_bytes=geometry.total_length,
+            piece_length=geometry.piece_length,
+            pieces=geometry.piece_count,
+            port=self.session.port,
+        )
+
+    def _failed(self, error: BtorError) -> Failed:
+        return Failed(
+            time=self.session.wall_clock(),
+            info_hash=self.info_hash.hex(),
+            code=error.exit_status,
+            kind=error.kind,
+            message=str(error),
+        )
+
+    def publish(self, kind: type[Event], **fields: Any) -> None:
+        """Tell an event to whoever listens."""
+        if self.feed.listened:
+            self.feed.publish(kind(time=self.session.wall_clock(), info_hash=self.info_hash.hex(), **fields))
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def run(self, peers: Sequence[str | Address]) -> None:
+        """The whole life, until removed or failed."""
+        self.feed.publish(self._started())
+        try:
+            with self._life:
+                await self._check()
+                async with trio.open_nursery() as nursery:
+                    if peers:
+                        nursery.start_soon(self._name_peers, peers)
+                    await self._exchange()
+        except* BtorError as group:
+            self._fail(_leaf(group))
+        finally:
+            self._state = "error" if self.error is not None else "stopped"
+            self._ended.set()
+            self._tell_stopped()
+
+    async def _check(self) -> None:
+        began = trio.current_time()
+        await self.keeper.open()
+        for message in self.keeper.warnings:
+            self.publish(Warned, message=message)
+        transfer = Transfer(self, self.keeper.content, self.keeper.have, self.keeper.device)
+        self.transfer = transfer
+        have = transfer.have
+        self._checked = Checked(
+            time=self.session.wall_clock(),
+            info_hash=self.info_hash.hex(),
+            have_pieces=have.count,
+            pieces=have.size,
+            seconds=trio.current_time() - began,
+            from_=self.keeper.known_from,
+        )
+        self.feed.publish(self._checked)
+        if have.complete:
+            self._state = "seeding"
+            await self._settle_complete()
+        else:
+            self._state = "downloading"
+            transfer.paused_requests = self.keeper.seed_only
+
+    async def _exchange(self) -> None:
+        """In and out of the swarm, as pauses come and go."""
+        assert self.transfer is not None
+        while True:
+            if not self._resumed.is_set():
+                state, self._state = self._state, "paused"
+                await self._resumed.wait()
+                self._state = state
+            with trio.CancelScope() as self._active:
+                self.session.announcer.add(self)
+                try:
+                    await self.transfer.run()
+                finally:
+                    self.session.announcer.remove(self)
+
+    async def _name_peers(self, peers: Sequence[str | Address]) -> None:
+        """The peers that the user named."""
+        assert self.transfer is not None
+        for peer in peers:
+            try:
+                addresses = await self.session.resolve_peer(peer)
+            except OSError as error:
+                self.publish(Warned, message=f"peer {peer}: {error.strerror or error}")
+                continue
+            self.transfer.add_peers(addresses, "user")
+
+    def _fail(self, error: BtorError) -> None:
+        if self.error is None:
+            self.error = error
+            self.feed.publish(self._failed(error))
+
+    def _tell_stopped(self) -> None:
+        transfer = self.transfer
+        self.publish(
+            Stopped,
+            reason=str(self.error) if self.error is not None else "removed" if self._removed else "ended",
+            downloaded=0 if transfer is None else transfer.downloaded,
+            uploaded=0 if transfer is None else transfer.uploaded,
+        )
+        self.feed.end()
+
+    async def save(self) -> None:
+        """Make the resume record know what is durable; errors are the torrent's."""
+        try:
+            await self.keeper.save(self.transfer)
+        except StorageError as error:
+            self.on_storage_error(error)
+
+    async def close(self) -> None:
+        """The last of it, after the exchange has ended: writes, record, descriptors, lock."""
+        if self.transfer is not None and self.error is None:
+            await self.transfer.disk.drain()
+            await self.save()
+        self.keeper.close()
+
+    # ------------------------------------------------------------------------------------------ what happens
+
+    def on_progress(self) -> None:
+        """A piece was verified."""
+        self.session.save_soon()
+
+    def on_complete(self) -> None:
+        """The last piece was verified."""
+        self._state = "seeding"
+        self.session.announcer.completed(self)
+        self.session.in_background(self._settle_complete)
+
+    async def _settle_complete(self) -> None:
+        """Say that it is complete, when it is durable if that was asked for."""
+        transfer = self.transfer
+        assert transfer is not None
+        if self.sync and not self.keeper.seed_only:
+            await self.save()
+            if self.error is not None:
+                return
+        self._completed = Complete(
+            time=self.session.wall_clock(),
+            info_hash=self.info_hash.hex(),
+            seconds=trio.current_time() - self._added,
+            downloaded=transfer.downloaded,
+            uploaded=transfer.uploaded,
+            wasted=transfer.wasted,
+            hash_failures=transfer.hash_failures,
+        )
+        self.feed.publish(self._completed)
+        self._complete.set()
+        self._tell_seeding(trio.current_time())
+
+    def on_storage_error(self, error: StorageError) -> None:
+        """The disk failed: the torrent ends, or waits for space if that was asked for."""
+        transfer = self.transfer
+        if transfer is not None and self.wait_for_space and error.errno in NO_SPACE:
+            self._on_disk_full(transfer, error)
+            return
+        if error.errno in NO_SPACE:
+            needed = self.metainfo.geometry.total_length - (0 if transfer is None else transfer.done_bytes)
+            self.publish(DiskFull, path=error.path, needed_bytes=needed)
+        self._fail(error)
+        self._life.cancel()
+
+    def _on_disk_full(self, transfer: Transfer, error: StorageError) -> None:
+        """Only upload from now on, and look for space now and then."""
+        if self._state == "disk_full":
+            return
+        self._state = "disk_full"
+        transfer.stop_asking()
+        self._next_probe = trio.current_time() + limits.FREE_SPACE_PROBE
+        needed = self.metainfo.geometry.total_length - transfer.done_bytes
+        self.publish(DiskFull, path=error.path, needed_bytes=needed)
+
+    def on_tick(self, now: float) -> None:
+        """Once a second."""
+        transfer = self.transfer
+        if transfer is not None and transfer.active:
+            transfer.on_tick(now)
+            if not transfer.peers and not transfer.dialling:
+                self.session.announcer.hurry(self)
+            if self._state == "disk_full" and now >= self._next_probe:
+                self._next_probe = now + limits.FREE_SPACE_PROBE
+                if self.keeper.has_space(self.metainfo.geometry.total_length - transfer.done_bytes):
+                    self._state = "downloading"
+                    transfer.go_on_asking()
+        if self.feed.listened and not self._ended.is_set():
+            self.feed.publish(self.status())
+            if self._state == "seeding" and now >= self._next_seeding:
+                self._tell_seeding(now)
+
+    def _tell_seeding(self, now: float) -> None:
+        transfer = self.transfer
+        assert transfer is not None
+        self._next_seeding = now + SEEDING_PERIOD
+        self.publish(Seeding, port=self.session.port, uploaded=transfer.uploaded, peers=len(transfer.peers))
+
+    # ------------------------------------------------------------------------------------------ trackers
+
+    @property
+    def peer_id(self) -> bytes:
+        """20 bytes, for announces."""
+        return self.session.peer_id
+
+    @property
+    def port(self) -> int:
+        """Where peers connect to us, for announces."""
+        return self.session.port
+
+    def announce_counters(self) -> tuple[int, int, int]:
+        """(uploaded, downloaded, left) in bytes since the torrent was added."""
+        transfer = self.transfer
+        if transfer is None:
+            return 0, 0, self.metainfo.geometry.total_length
+        return transfer.uploaded, transfer.downloaded, self.metainfo.geometry.total_length - transfer.done_bytes
+
+    def on_tracker_peers(self, url: str, peers: list[Address], tracker_ip: str | None) -> None:
+        """Peers that the tracker at ``tracker_ip`` named."""
+        if self.transfer is not None:
+            known = self.transfer.add_peers(peers[: limits.TRACKER_PEERS_USED], "tracker", tracker_ip)
+            _log.debug("tracker %s: %d of %d peers may be dialled", url, known, len(peers))
+
+    def on_tracker_answer(
+        self,
+        *,
+        url: str,
+        ok: bool,
+        peers: int,
+        seeders: int | None,
+        leechers: int | None,
+        interval: float | None,
+        message: str,
+    ) -> None:
+        """An announce or a scrape ended."""
+        self.publish(
+            TrackerAnswer,
+            url=url,
+            ok=ok,
+            peers=peers,
+            seeders=seeders,
+            leechers=leechers,
+            interval=interval,
+            message=message,
+        )
+
+    def on_tracker_switch(self, url: str) -> None:
+        """A private torrent goes over to another tracker: its peers are another swarm's (BEP 27)."""
+        if self.transfer is not None:
+            self.transfer.close_peers(f"the tracker is now {url}")
+
+
+async def _wait_then_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _leaf(group: BaseExceptionGroup[BtorError]) -> BtorError:
+    """The first exception of a group."""
+    first = group.exceptions[0]
+    return _leaf(first) if isinstance(first, BaseExceptionGroup) else first

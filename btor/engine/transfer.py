@@ -1,0 +1,384 @@
+"""The exchange of one torrent with its peers: what arrives is accounted, written, hashed, believed and told.
+
+It lives from the end of the check to the removal of the torrent; a pause only takes the peers away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from btor.engine.disk import TorrentDisk
+from btor.engine.events import PeerChange, PieceFailed
+from btor.engine.limiter import UploadGate
+from btor.engine.peer import Peer
+from btor.errors import PeerError, StorageError
+from btor.limits import BLOCK
+from btor.swarm.blame import Blame
+from btor.swarm.peerbook import PeerBook
+from btor.swarm.picker import Picker
+from btor.swarm.rates import RateMeter, TokenBucket
+from btor.wire.address import Address, format_address
+
+if TYPE_CHECKING:
+    from btor.engine.torrent import Torrent
+    from btor.engine.transport import Transport
+    from btor.metainfo.bitfield import Bitfield
+    from btor.storage.files import Content
+    from btor.swarm.source import Source
+    from btor.wire.messages import Run
+
+_log = logging.getLogger(__name__)
+
+REMEMBERED_PEERS: Final = 1_000  # that left, so that one found guilty later can still be barred
+FEW_PIECES_LEFT: Final = 16  # from here on idle peers are asked at once when something changes
+
+
+class Transfer:
+    """Peers, picker, blame and disk of one torrent. ``have``: the verified pieces, kept up to date here."""
+
+    def __init__(self, torrent: Torrent, content: Content, have: Bitfield, device: int) -> None:
+        session = torrent.session
+        self.torrent = torrent
+        self.session = session
+        self.metainfo = torrent.metainfo
+        self.geometry = torrent.metainfo.geometry
+        self.info_hash = torrent.info_hash
+        self.content = content
+        self.have = have
+        self.picker = Picker(self.geometry, have, session.rng)
+        self.blame = Blame(self.geometry)
+        self.book = PeerBook(session.rng, bans=session.bans, loopback_is_public=session.settings.loopback_is_public)
+        self.upload = UploadGate(TokenBucket(torrent.max_upload, session.upload))
+        self.download = TokenBucket(torrent.max_download, session.download)
+        self.down_meter = RateMeter()
+        self.up_meter = RateMeter()
+        self.disk = TorrentDisk(
+            session.disk,
+            self.metainfo,
+            content,
+            device,
+            rate=self.down_meter.rate,
+            on_hashed=self.on_hashed,
+            on_error=torrent.on_storage_error,
+        )
+        self.peers: dict[int, Peer] = {}
+        self.dialling = 0
+        self.paused_requests = False
+        self.active = False
+        self.downloaded = 0
+        self.uploaded = 0
+        self.wasted = 0
+        self.hash_failures = 0
+        self.done_bytes = self._verified_bytes()
+        self._left: OrderedDict[int, tuple[Address, bytes | None]] = OrderedDict()
+        self._nursery: trio.Nursery | None = None
+        self._turn = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every piece is verified."""
+        return self.have.complete
+
+    def _verified_bytes(self) -> int:
+        last = self.geometry.piece_count - 1
+        done = self.have.count * self.geometry.piece_length
+        if last in self.have:
+            done -= self.geometry.piece_length - self.geometry.last_piece_length
+        return done
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Talk to peers until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.active = True
+                nursery.start_soon(self.disk.run)
+                await trio.sleep_forever()
+        finally:
+            self.active = False
+            self._nursery = None
+
+    @property
+    def wants_peers(self) -> bool:
+        """Whether to dial."""
+        return self.active and len(self.peers) + self.dialling < self.session.settings.max_peers
+
+    def adopt(self, transport: Transport, peer_id: bytes, address: Address, *, incoming: bool) -> None:
+        """A handshake is complete: take the connection in, or close it."""
+        now = trio.current_time()
+        refusal = self._refusal(peer_id, address, incoming=incoming)
+        if refusal or self._nursery is None:
+            _log.debug("connection with %s refused: %s", address, refusal)
+            transport.close()
+            if refusal == "self":
+                self.book.on_self(address)
+            elif not incoming:
+                self.book.on_failed(address, now)
+            return
+        self.book.on_connected(address, now)
+        peer = Peer(self, transport, peer_id, incoming=incoming)
+        self.peers[peer.key] = peer
+        self._nursery.start_soon(self.session.container.run, f"peer {peer.name}", self._serve, peer)
+
+    def _refusal(self, peer_id: bytes, address: Address, *, incoming: bool) -> str:
+        if peer_id == self.session.peer_id:
+            return "self"
+        if self.book.is_banned(address, peer_id):
+            return "banned"
+        if any(peer.peer_id == peer_id for peer in self.peers.values()):
+            return "connected already"
+        if incoming and self.book.is_connected(address):
+            return "one connection for each address"
+        if len(self.peers) >= self.session.settings.max_peers:
+            return "enough peers"
+        return ""
+
+    async def _serve(self, peer: Peer) -> None:
+        self._tell_peer(peer, "connected", "incoming" if peer.incoming else "outgoing")
+        try:
+            await peer.run()
+        except* PeerError as group:
+            error = _first(group, PeerError)
+            peer.close_reason = str(error)
+            if error.ban:
+                self.ban(peer.key, error.reason)
+        except* StorageError as group:
+            self.torrent.on_storage_error(_first(group, StorageError))
+        except* (OSError, trio.ClosedResourceError) as group:
+            peer.close_reason = peer.close_reason or str(_first(group, Exception))
+        finally:
+            self._gone(peer)
+
+    def _gone(self, peer: Peer) -> None:
+        now = trio.current_time()
+        peer.transport.close()
+        del self.peers[peer.key]
+        self.on_requests_dropped(peer.source.outstanding_count)
+        self.picker.remove_source(peer.source)
+        self.session.choking.forget(peer, now)
+        self.book.on_closed(peer.address, now, moved=bool(peer.received_total or peer.sent_total))
+        self._left[peer.key] = (peer.address, peer.peer_id if peer.incoming else None)
+        if len(self._left) > REMEMBERED_PEERS:
+            self._left.popitem(last=False)
+        self._tell_peer(peer, "disconnected", peer.close_reason)
+        if self.active:
+            self.session.dialler.wake()
+            self._ask_idle(now)
+
+    def _tell_peer(self, peer: Peer, change: Any, reason: str) -> None:
+        self.torrent.publish(PeerChange, address=peer.name, client=peer.client, change=change, reason=reason)
+
+    def on_dial_failed(self, address: Address, error: BaseException) -> None:
+        """A peer could not be reached."""
+        _log.debug("cannot connect to %s: %s", format_address(address), error or type(error).__name__)
+
+    def add_peers(self, addresses: Iterable[Address], source: Any, from_ip: str | None = None) -> int:
+        """A source named peers; how many are known now."""
+        known = self.book.add_all(addresses, source, trio.current_time(), from_ip=from_ip)
+        self.session.dialler.wake()
+        return known
+
+    def close_peers(self, reason: str) -> None:
+        """End all connections."""
+        for peer in list(self.peers.values()):
+            peer.close(reason)
+
+    # ------------------------------------------------------------------------------------------ receiving
+
+    def on_run(self, peer: Peer, run: Run, now: float) -> None:
+        """A run of whole blocks arrived. Its views are used before this gulp ends (`TorrentDisk.flush`). PeerError."""
+        piece, first, count, length, views = run
+        assert isinstance(piece, int) and isinstance(first, int) and isinstance(count, int)
+        assert isinstance(length, int) and isinstance(views, list)
+        requested, new, complete = self.picker.on_blocks(peer.source, piece, first, count)
+        mask = ((1 << count) - 1) << first
+        peer.queue.on_received(now, length, piece, first, count)
+        self.down_meter.add(now, length)
+        self.session.down_meter.add(now, length)
+        self.downloaded += length
+        if new == mask:
+            self.blame.on_blocks(peer.key, piece, first, count)
+            self.disk.receive(piece, first * BLOCK, views, length)
+            peer.received_total += length
+            peer.received_round += length
+        else:
+            self._receive_some(peer, piece, first, views, new)
+        if complete:
+            self.disk.finish(piece)
+        if requested != mask:
+            peer.on_stray((mask & ~requested).bit_count())
+
+    def _receive_some(self, peer: Peer, piece: int, first: int, views: list[memoryview], new: int) -> None:
+        """Of the blocks in ``views`` only those in the mask ``new`` are wanted."""
+        for block, view in enumerate(views, first):
+            if new >> block & 1:
+                self.blame.on_blocks(peer.key, piece, block, 1)
+                self.disk.receive(piece, block * BLOCK, [view], len(view))
+                peer.received_total += len(view)
+                peer.received_round += len(view)
+            else:
+                self.wasted += len(view)
+
+    def after_gulp(self) -> None:
+        """Tell peers what they need not send any more (endgame)."""
+        for source, piece, block in self.picker.take_cancels():
+            peer = self.peers.get(source.key)
+            if peer is not None:
+                peer.send_cancel(piece, block)
+
+    def on_hashed(self, piece: int, matches: bool) -> None:
+        """A piece that was received whole has been hashed."""
+        if not matches:
+            self._start(self._on_bad_piece, piece)
+            return
+        self.done_bytes += self.geometry.piece_size(piece)
+        self.picker.on_verified(piece)
+        if self.blame.needs_digests(piece, passed=True):
+            self._start(self._settle_blame, piece)
+        else:
+            self._ban_all(self.blame.on_verified(piece, None))
+        self.torrent.on_progress()
+        for peer in self.peers.values():
+            if not peer.source.has(piece):
+                peer.send_have(piece)
+        if self.have.complete:
+            self._on_complete()
+        elif self.have.size - self.have.count <= FEW_PIECES_LEFT:
+            self._ask_idle(trio.current_time())
+
+    def _start(self, child: Callable[..., Awaitable[None]], *args: Any) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self.session.container.run, child.__name__, child, *args)
+
+    async def _on_bad_piece(self, piece: int) -> None:
+        """Find out who lied before the piece may be asked for again."""
+        size = self.geometry.piece_size(piece)
+        self.hash_failures += 1
+        self.wasted += size
+        contributors = self.blame.contributors(piece)
+        names = [self._name_of(key) for key in contributors]
+        digests = None
+        if self.blame.needs_digests(piece, passed=False):
+            try:
+                digests = await self.disk.block_digests(piece)
+            except StorageError as error:
+                self.torrent.on_storage_error(error)
+                return
+        guilty = self.blame.on_failed(piece, digests)
+        self.disk.drop(piece)
+        self.picker.on_failed(piece, contributors)
+        _log.warning("piece %d does not match its hash", piece)
+        self.torrent.publish(PieceFailed, piece=piece, peers=names)
+        self._ban_all(guilty)
+        self._ask_idle(trio.current_time())
+
+    async def _settle_blame(self, piece: int) -> None:
+        """A piece that failed before has passed: who sent other bytes then?"""
+        try:
+            digests = await self.disk.block_digests(piece)
+        except StorageError as error:
+            self.torrent.on_storage_error(error)
+            return
+        self._ban_all(self.blame.on_verified(piece, digests))
+
+    def _on_complete(self) -> None:
+        for peer in list(self.peers.values()):
+            peer.set_interested(False)
+            peer.flush()
+            if peer.source.complete:
+                peer.close("both are complete")
+        self.torrent.on_complete()
+
+    # ------------------------------------------------------------------------------------------ banning
+
+    def _name_of(self, key: int) -> str:
+        peer = self.peers.get(key)
+        if peer is not None:
+            return peer.name
+        left = self._left.get(key)
+        return format_address(left[0]) if left is not None else "?"
+
+    def _ban_all(self, keys: Iterable[int]) -> None:
+        for key in keys:
+            self.ban(key, "sent bad data")
+
+    def ban(self, key: int, reason: str) -> None:
+        """Bar a peer, connected or gone, for the session."""
+        peer = self.peers.get(key)
+        if peer is not None:
+            self.book.ban(peer.address, peer.peer_id if peer.incoming else None)
+            self._tell_peer(peer, "banned", reason)
+            peer.close(reason)
+        elif key in self._left:
+            address, peer_id = self._left.pop(key)
+            self.book.ban(address, peer_id)
+            self.torrent.publish(PeerChange, address=format_address(address), client="", change="banned", reason=reason)
+
+    # ------------------------------------------------------------------------------------------ asking
+
+    def take(self, source: Source, room: int, now: float) -> list[tuple[int, int, int]]:
+        """Blocks to ask of ``source``; pieces that begin anew thereby are forgotten."""
+        runs = self.picker.take(source, room, now)
+        for piece in self.picker.take_restarts():
+            self.disk.drop(piece)
+            self.blame.on_restarted(piece)
+        return runs
+
+    def on_peer_has_more(self, peer: Peer) -> None:
+        """A peer's set of pieces grew."""
+        if self.complete:
+            if peer.source.complete:
+                peer.close("both are complete")
+        elif not peer.am_interested and self.picker.is_interesting(peer.source):
+            peer.set_interested(True)
+
+    def on_requests_dropped(self, count: int) -> None:
+        """``count`` blocks that were asked will not come: their share of the download limit goes to others."""
+        if count and self.download.limited:
+            self.download.give_back(count * BLOCK)
+
+    def _ask_idle(self, now: float) -> None:
+        """Something can be asked again: of the peers that have nothing to do."""
+        for peer in self.peers.values():
+            if not peer.source.outstanding_count and peer.fill_requests(now):
+                self.session.flush_soon(peer)
+
+    def peers_in_turn(self) -> list[Peer]:
+        """The peers that can be asked, another one first each time."""
+        peers = [peer for peer in self.peers.values() if peer.am_interested and not peer.source.choked]
+        if peers:
+            self._turn = (self._turn + 1) % len(peers)
+        return peers[self._turn :] + peers[: self._turn]
+
+    def on_uploaded(self, payload: int, taken: int, now: float) -> None:
+        """``taken`` bytes went to a peer, which completed ``payload`` bytes of blocks."""
+        self.upload.bucket.take(taken, now)
+        self.uploaded += payload
+        self.up_meter.add(now, taken)
+        self.session.up_meter.add(now, taken)
+
+    # ------------------------------------------------------------------------------------------ time
+
+    def on_tick(self, now: float) -> None:
+        """Once a second."""
+        for peer in list(self.peers.values()):
+            if peer.am_interested and not self.complete and not self.picker.is_interesting(peer.source):
+                peer.set_interested(False)
+            peer.on_tick(now)
+
+
+def _first(group: BaseExceptionGroup[Any], kind: type[Any]) -> Any:
+    """The first leaf of ``kind`` in an exception group."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _first(error, kind)
+        if isinstance(error, kind):
+            return error
+    raise AssertionError("an empty exception group")
