@@ -23,6 +23,7 @@ Segment = tuple[str | None, int, int]
 """(path, offset in the file, length): a stretch of content on disk. Path None: that many zeros."""
 
 SHORTER = "shorter than the torrent says"
+SMALL = 16 * MIB
 JOB_BYTES = 4 * MIB  # of small pieces put into one job, so that pipes and wake-ups cost little
 JOB_PIECES = 1024  # so that the answers of all jobs in flight fit into a pipe: nobody waits on a full one
 JOBS_IN_FLIGHT = 3  # a child: one being done, the next ones waiting in its pipe
@@ -110,27 +111,36 @@ class _Child:
     """One hasher of a blocking pool, and the jobs it has not answered, oldest first."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        # in a process group of its own: the terminal's Ctrl-C is for the parent
+        process = subprocess.Popen(
+            command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            process_group=0 if os.name == "posix" else None,
         )
-        self.decoder = ResultDecoder()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process = process
+        self.results = process.stdout
         self.jobs: deque[Job] = deque()
+        self._requests = process.stdin
+        self._decoder = ResultDecoder()
 
     def send(self, job: Job) -> None:
         """BrokenPipeError when the child has died."""
-        assert self.process.stdin is not None
         self.jobs.append(job)
         frame = memoryview(encode_job(job.job, job.segments, stride=job.stride))
         while frame:
-            frame = frame[self.process.stdin.write(frame) or 0 :]
+            frame = frame[self._requests.write(frame) or 0 :]
 
     def receive(self) -> list[HashResult] | None:
         """Results that came; None when the child has ended."""
-        assert self.process.stdout is not None
-        data = os.read(self.process.stdout.fileno(), hasher.PIPE_READ)
+        data = os.read(self.results.fileno(), hasher.PIPE_READ)
         if not data:
             return None
-        results = self.decoder.feed(data)
+        results = self._decoder.feed(data)
         for _ in results:
             self.jobs.popleft()
         return results
@@ -138,9 +148,8 @@ class _Child:
     def close(self) -> None:
         """End the child, whatever it does."""
         self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self._requests.close()
+        self.results.close()
         self.process.wait()
 
 
@@ -167,12 +176,12 @@ def run_jobs(jobs: Iterable[Job], processes: int | None = None) -> Iterator[Hash
 class _Pool:
     def __init__(self, jobs: Iterable[Job], processes: int) -> None:
         self._jobs = iter(jobs)
-        self._again: deque[Job] = deque()
-        self._order: deque[int] = deque()  # job numbers handed out and not yielded
+        self._again: deque[Job] = deque()  # handed out before, to one that died or was busy
+        self._order: deque[int] = deque()  # the numbers of the jobs taken and not yielded
         self._done: dict[int, HashResult] = {}
         self._selector = selectors.DefaultSelector()
         self._children: list[_Child] = []
-        self._wanted = processes
+        self._most = processes
         self._spawns = processes * SPAWNS
         self._worker: hasher.Worker | None = None
 
@@ -181,14 +190,11 @@ class _Pool:
             self._hand_out()
             while self._order and self._order[0] in self._done:
                 yield self._done.pop(self._order.popleft())
-            if not self._order and not self._again:
-                if self._exhausted():
-                    return
-                continue
-            if not any(child.jobs for child in self._children):
-                continue
-            for key, _ in self._selector.select():
-                self._receive(key.data)
+            if any(child.jobs for child in self._children):
+                for key, _ in self._selector.select():
+                    self._receive(key.data)
+            elif not self._order:
+                return
 
     def close(self) -> None:
         for child in self._children:
@@ -196,72 +202,57 @@ class _Pool:
         self._children.clear()
         self._selector.close()
 
-    def _exhausted(self) -> bool:
-        job = next(self._jobs, None)
-        if job is None:
-            return True
-        self._order.append(job.job)
-        self._again.append(job)
-        return False
+    def _hand_out(self) -> None:
+        while (job := self._next_job()) is not None:
+            child = self._free_child()
+            if child is not None:
+                try:
+                    child.send(job)
+                except OSError:
+                    self._bury(child)
+            elif self._children:
+                self._again.appendleft(job)
+                return
+            else:
+                self._worker = self._worker or hasher.Worker()
+                self._done[job.job] = hash_inline(job, self._worker)
+                return
 
     def _next_job(self) -> Job | None:
         if self._again:
             return self._again.popleft()
+        # results that come before their turn wait, so only so many jobs are begun
+        if len(self._order) >= max(1, self._most) * JOBS_IN_FLIGHT * 2:
+            return None
         job = next(self._jobs, None)
         if job is not None:
             self._order.append(job.job)
         return job
 
-    def _hand_out(self) -> None:
-        window = max(1, self._wanted) * JOBS_IN_FLIGHT * 2  # results that came too early wait, so few may
-        while self._again or len(self._order) < window:
-            child = self._free_child()
-            if child is None and self._children:
-                return
-            job = self._next_job()
-            if job is None:
-                return
-            if child is None:
-                self._here(job)
-                return
-            try:
-                child.send(job)
-            except OSError:
-                self._bury(child)
-
     def _free_child(self) -> _Child | None:
+        """One that can take a job: an idle one, a new one, the least busy one. None: there is none."""
         best = min(self._children, key=lambda child: len(child.jobs), default=None)
-        if best is not None and (not best.jobs or len(self._children) >= self._wanted or not self._spawns):
-            return best if len(best.jobs) < JOBS_IN_FLIGHT else None
-        if len(self._children) < self._wanted and self._spawns:
+        if (best is None or best.jobs) and len(self._children) < self._most and self._spawns:
             self._spawns -= 1
             try:
-                child = _Child()
-            except OSError:
+                best = _Child()
+            except OSError:  # no more processes to be had
                 self._spawns = 0
-                return self._free_child()
-            assert child.process.stdout is not None
-            self._selector.register(child.process.stdout, selectors.EVENT_READ, child)
-            self._children.append(child)
-            return child
-        return None
-
-    def _here(self, job: Job) -> None:
-        if self._worker is None:
-            self._worker = hasher.Worker()
-        self._done[job.job] = hash_inline(job, self._worker)
+            else:
+                self._children.append(best)
+                self._selector.register(best.results, selectors.EVENT_READ, best)
+        return best if best is not None and len(best.jobs) < JOBS_IN_FLIGHT else None
 
     def _receive(self, child: _Child) -> None:
         results = child.receive()
         if results is None:
             self._bury(child)
-        else:
-            for result in results:
-                self._done[result.job] = result
+            return
+        for result in results:
+            self._done[result.job] = result
 
     def _bury(self, child: _Child) -> None:
-        assert child.process.stdout is not None
-        self._selector.unregister(child.process.stdout)
+        self._selector.unregister(child.results)
         self._children.remove(child)
         self._again.extend(child.jobs)
         child.close()
@@ -307,7 +298,12 @@ def hash_pieces(
     segments: Callable[[int, int], Sequence[Segment]],
     processes: int | None = None,
 ) -> Iterator[PieceHash]:
-    """Hash ``pieces`` (ascending, unique), in order. ``segments``: as Content.segments; ``processes``: as run_jobs."""
+    """Hash ``pieces`` (ascending, unique), in order. ``segments``: as Content.segments.
+
+    ``processes``: as run_jobs, but None does little content here, before children would have started.
+    """
+    if processes is None and geometry.total_length <= SMALL:
+        processes = 0
     for result in run_jobs(piece_jobs(geometry, pieces, segments), processes):
         failure = None
         if result.errno:

@@ -10,7 +10,7 @@ from btor.metainfo.torrent_file import Metainfo, parse_torrent
 
 
 def load_metainfo(path: str | os.PathLike[str]) -> Metainfo:
-    """The torrent in the file ``path``. StorageError: it cannot be read. MetainfoError: no torrent, or too big a one."""
+    """The torrent in the file ``path``. StorageError: it cannot be read. MetainfoError: it is no torrent."""
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:

@@ -66,7 +66,7 @@ def replace_private(path: str, data: bytes, *, previous: str, keep_previous: boo
     What was there becomes ``previous``, or with ``keep_previous`` False neither stays. StorageError; then what was
     there is still there.
     """
-    new = path + ".new"
+    new = f"{path}.new-{os.getpid()}"  # several processes may seed one place
     try:
         _write_durably(new, data)
         _remove(previous)
@@ -90,7 +90,7 @@ def _write_durably(path: str, data: bytes) -> None:
 def _keep(path: str, previous: str) -> None:
     try:
         os.link(path, previous, follow_symlinks=False)
-    except FileNotFoundError:  # the first one
+    except (FileNotFoundError, FileExistsError):  # the first one; another process was quicker
         pass
     except OSError:  # no hard links here: for a moment only the previous one is there, which a reader falls back to
         os.replace(path, previous)
@@ -104,9 +104,9 @@ def _remove(path: str) -> None:
 
 
 class DestinationLock:
-    """Keeps a second process from the same torrent in the same place. A context manager; ``release`` ends it.
+    """Keeps everybody else from the same torrent in the same place. A context manager; ``release`` ends it.
 
-    StorageError when another process, or another torrent of this one, holds it; the message names the process.
+    StorageError when it is held already; the message names the process.
     """
 
     def __init__(self, state_dir: Path, info_hash: bytes, top: Path) -> None:

@@ -32,16 +32,17 @@ class Survey:
     nothing: bool
 
 
-def survey(content: Content, record: ResumeRecord | None) -> Survey:
-    """Look at the files of ``content`` and hold them against ``record`` (None: there is none, or it is distrusted).
+def survey(content: Content, record: ResumeRecord | None, *, recheck: bool = False) -> Survey:
+    """Look at the files of ``content`` and hold them against ``record`` (None: there is none).
 
     A file whose size, inode and time agree with the record is taken at its word; a later time is btor's own when the
     record was made while downloading. Of such files the data beyond the record is to be hashed, of others everything.
+    With ``recheck`` the record only tells which files are btor's own, and all are to be hashed.
     StorageError: something that is no file stands in a file's place.
     """
     if record is not None and not _fits(record, content):
         record = None
-    return _Surveyor(content, record).result()
+    return _Surveyor(content, record, recheck).result()
 
 
 def _fits(record: ResumeRecord, content: Content) -> bool:
@@ -53,8 +54,9 @@ def _fits(record: ResumeRecord, content: Content) -> bool:
 
 
 class _Surveyor:
-    def __init__(self, content: Content, record: ResumeRecord | None) -> None:
+    def __init__(self, content: Content, record: ResumeRecord | None, recheck: bool) -> None:
         self.content = content
+        self.recheck = recheck
         self.record = record
         size = (content.geometry.piece_count + 7) // 8
         self.present = bytearray(size)  # pieces that some file has bytes of
@@ -96,14 +98,16 @@ class _Surveyor:
         size = min(now.size, entry.length) if now is not None else 0
         if size < entry.length:
             self._mark(self.absent, index, size, entry.length)
-        if known:
+        if known and not self.recheck:
             self._mark_unnamed_data(index, size)
             return
         self._mark(self.denied, index, 0, entry.length)
-        if now is not None and size:
-            self._mark(self.present, index, 0, size)
-            if (then is None or then.inode != now.inode) and self.content.data_ranges(index):
-                self.strangers.append(index)
+        if now is None or not size:
+            return
+        self._mark(self.present, index, 0, size)
+        own = known or (then is not None and then.inode == now.inode)
+        if not own and self.content.data_ranges(index):
+            self.strangers.append(index)
 
     def _is_known(self, then: FileStat | None, now: FileStat | None) -> bool:
         """Whether nobody but btor has touched a file since the record."""
