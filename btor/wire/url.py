@@ -112,8 +112,9 @@ class Url:
 
 
 def _host_and_port(place: str, default: int) -> tuple[str, int]:
-    if place.endswith(":"):
-        place = place[:-1]
+    if "%" in place:
+        raise UsageError("the URL's host is escaped or has a zone")
+    place = place.removesuffix(":")
     host, colon, digits = place.rpartition(":")
     if not colon or not digits.isdigit():
         if not default:
