@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from btor.cli import output
@@ -18,16 +20,27 @@ LINE_CHARACTERS = 4_000  # of an error line: room for a whole path, never for a 
 
 
 def message(error: BtorError, what: str = "") -> str:
-    """``<what>: <why>`` on one line that steers no terminal. ``what`` is the thing that was worked on.
+    """``<what>: <why>`` on one line that steers no terminal. ``what`` is the thing that was worked on, if it is known.
 
     A StorageError names its own file.
     """
     from btor.metainfo.paths import display
 
     text = str(error)
+    what = what or next(iter(getattr(error, "__notes__", ())), "")
     if what and not isinstance(error, StorageError) and not text.startswith(f"{what}:"):
         text = f"{what}: {text}"
     return display(text, limit=LINE_CHARACTERS)
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Let an error that passes through say what was worked on."""
+    try:
+        yield
+    except BtorError as error:
+        error.add_note(what)
+        raise
 
 
 def failed_event(error: BtorError, what: str = "", *, info_hash: str | None = None) -> Failed:

@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -39,29 +39,35 @@ class Interrupts:
         self._receiver = receiver
 
     async def cancel_on_first(self, scope: trio.CancelScope) -> None:
-        """Cancel ``scope`` when the first signal arrives; the second ends the process."""
+        """Cancel ``scope`` when the first signal arrives; the thread sees to the second."""
         async for number in self._receiver:
-            if self.number is not None:
-                os._exit(128 + number)
-            self.number = number
-            scope.cancel()
+            if self.number is None:
+                self.number = number
+                scope.cancel()
+
+
+def _nothing() -> None:
+    """The last act of a process that owns nothing outside itself."""
 
 
 @contextmanager
-def receive() -> Iterator[Interrupts]:
-    """Receive the signals that end a command. Inside trio, in the main thread, before anything else."""
+def receive(last_act: Callable[[], None] = _nothing) -> Iterator[Interrupts]:
+    """Receive the signals that end a command. Inside trio, in the main thread, before anything else.
+
+    ``last_act`` runs, in another thread, before the process ends out of order.
+    """
     numbers = ending_signals()
-    with trio.open_signal_receiver(*numbers) as receiver, _watched(numbers):
+    with trio.open_signal_receiver(*numbers) as receiver, _watched(numbers, last_act):
         yield Interrupts(receiver)
 
 
 @contextmanager
-def _watched(numbers: list[int]) -> Iterator[None]:
+def _watched(numbers: list[int], last_act: Callable[[], None]) -> Iterator[None]:
     """Put a thread between the kernel's news of a signal and trio."""
     listening, telling = socket.socketpair()
     telling.setblocking(False)
     trios = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=_watch, args=(listening, trios, numbers), name="signals", daemon=True)
+    thread = threading.Thread(target=_watch, args=(listening, trios, numbers, last_act), name="signals", daemon=True)
     thread.start()
     try:
         yield
@@ -71,7 +77,7 @@ def _watched(numbers: list[int]) -> Iterator[None]:
         thread.join()
 
 
-def _watch(listening: socket.socket, trios: int, numbers: list[int]) -> None:
+def _watch(listening: socket.socket, trios: int, numbers: list[int], last_act: Callable[[], None]) -> None:
     """Pass on what arrives, so that trio wakes up; end the process by the second signal or when the grace is over."""
     first: int | None = None
     deadline = 0.0
@@ -82,7 +88,7 @@ def _watch(listening: socket.socket, trios: int, numbers: list[int]) -> None:
             try:
                 received = listening.recv(64)
             except TimeoutError:
-                os._exit(128 + (first or 0))
+                _end(first or 0, last_act)
             if not received:
                 return
             try:
@@ -92,5 +98,12 @@ def _watch(listening: socket.socket, trios: int, numbers: list[int]) -> None:
             for number in received:
                 if number in numbers:
                     if first is not None:
-                        os._exit(128 + number)
+                        _end(number, last_act)
                     first, deadline = number, time.monotonic() + GRACE
+
+
+def _end(number: int, last_act: Callable[[], None]) -> None:
+    try:
+        last_act()
+    finally:
+        os._exit(128 + number)

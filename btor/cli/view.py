@@ -8,7 +8,8 @@ the way back to the top is counted in what they occupy now.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import TextIO
 
 from rich.cells import cell_len, set_cell_size
@@ -22,6 +23,8 @@ from btor.engine.events import Event, Progress
 
 PERIOD = 1.0  # seconds between two frames, as progress arrives
 BAR_MIN, BAR_MAX = 5, 50
+REASON_LINES = 3  # why it waits, where it has room
+WRAPPED_MIN = 10  # columns; in fewer, words are cut, not broken into lines
 ROW_NAME_MIN, ROW_NAME_MAX = 8, 40  # columns of the name where each torrent has one row
 
 
@@ -56,7 +59,8 @@ def frame(rows: list[Row], width: int, height: int, signs: Signs) -> list[Text]:
         lines = _alone(rows[0], columns, signs)
     else:
         room = max(height - 3, 1)  # for the summary, for what is left out, and for the cursor
-        lines = [_row(row, columns, signs) for row in _most_active(rows)[:room]]
+        shown = rows if len(rows) <= room else _most_active(rows)[:room]
+        lines = [_row(row, columns, signs) for row in shown]
         if len(rows) > room:
             lines.append(Text(f"{signs.ellipsis} {len(rows) - room} more", "dim"))
         lines.append(_summary(rows, columns))
@@ -73,7 +77,7 @@ def fit(line: Text, columns: int, signs: Signs) -> Text:
 
 
 def _most_active(rows: list[Row]) -> list[Row]:
-    """In their order, but the failed and the finished give way when there is no room for all."""
+    """In their order, but the failed and the finished at the end."""
     return sorted(rows, key=lambda row: bool(row.failed) or row.progress is None or row.progress.state == "seeding")
 
 
@@ -87,7 +91,9 @@ def _alone(row: Row, columns: int, signs: Signs) -> list[Text]:
     lines.append(_figures(Text(), row.progress, columns, signs))
     why = words.waiting(row.progress)
     if why and row.progress.state != "checking":
-        lines.append(Text(why, "yellow"))
+        lines += [
+            Text(line, "yellow") for line in wrap(why, columns, max_lines=REASON_LINES, placeholder=signs.ellipsis)
+        ]
     return lines
 
 
@@ -108,14 +114,13 @@ def _row(row: Row, columns: int, signs: Signs) -> Text:
 
 def _figures(line: Text, progress: Progress, columns: int, signs: Signs) -> Text:
     """Append percent, bar, rates, peers and eta to ``line``. What has no room goes: size, eta, peers, upload, bar."""
+    done, whole = progress.done_bytes, progress.total_bytes
     if progress.state == "checking":
         done, whole = progress.checked_pieces, max(progress.pieces, 1)
         parts = [("  checking", "yellow")]
     elif progress.state == "seeding":
-        done, whole = 1, 1
         parts = [("  seeding", "green"), _up(progress, signs), _peers(progress)]
     else:
-        done, whole = progress.done_bytes, progress.total_bytes
         eta = "" if progress.eta is None else f"eta {words.duration(progress.eta)}"
         parts = [(f" {words.rate(progress.down_rate):>9}", "green"), _up(progress, signs), _peers(progress)]
         parts += [(f" {eta:>12}", "cyan"), (f"  {words.size(done):>7} of {words.size(whole):>7}", "dim")]
@@ -175,22 +180,23 @@ class LiveView:
         self._rows: dict[str | None, Row] = {}
         self._drawn: list[int] = []  # widths of the lines on the screen, in columns
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False, force_terminal=True)
-        self._signs = Signs.of(unicode=output.is_unicode(stream))
+        self._unicode = output.is_unicode(stream)
+        self._signs = Signs.of(unicode=self._unicode)
 
     def on_event(self, event: Event) -> None:
         """Remember progress until the next tick; scroll the rest by above the frame."""
         key = event.info_hash
         if isinstance(event, Progress):
             first = key in self._rows and self._rows[key].progress is None
-            self._rows[key] = Row(self._names.of(event), event)
+            self._rows[key] = Row(self._shown(self._names.of(event)), self._shown_progress(event))
             if first:
                 self.on_tick()
             return
         self._names.learn(event)
         if isinstance(event, events.Started):
-            self._rows.setdefault(key, Row(self._names.of(event)))
+            self._rows.setdefault(key, Row(self._shown(self._names.of(event))))
         elif isinstance(event, events.Failed) and key in self._rows:
-            self._rows[key] = Row(self._rows[key].name, self._rows[key].progress, event.message)
+            self._rows[key] = Row(self._rows[key].name, self._rows[key].progress, self._shown(event.message))
         if line := notice(event, self._names.of(event), self._verbosity):
             self.say(line)
 
@@ -209,6 +215,13 @@ class LiveView:
             output.write(self._stream, "\n")
             self._drawn = []
         self._rows.clear()
+
+    def _shown(self, text: str) -> str:
+        """``text`` in the characters that the terminal has, so that its width is known."""
+        return text if self._unicode else text.replace("…", "...").encode("ascii", "replace").decode()
+
+    def _shown_progress(self, progress: Progress) -> Progress:
+        return progress if progress.reason.isascii() else replace(progress, reason=self._shown(progress.reason))
 
     def _put(self, above: list[str]) -> None:
         """Go to the top of the last frame, print what belongs above, and draw the frame there, all in one write."""
