@@ -226,7 +226,7 @@ class Registry:
             for peer in torrent.peers.values()
             if peer.peer_id != request.peer_id
             and peer.address != asker
-            and (where in ("loopback", peer.reach) or peer.reach == "global")
+            and (peer.reach in ("global", where) or (peer.reach, where) == ("private", "loopback"))
             and (family is None or (":" in peer.address[0]) == (family == 6))
         }
         candidates = list(others.values())

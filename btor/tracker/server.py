@@ -82,8 +82,8 @@ async def serve_tracker(
     try:
         async with trio.open_nursery() as nursery:
             for sock in udp:
-                nursery.start_soon(serve, sock, partial(_on_datagram, tracker, sock))
-            connections = Connections(tracker, strict=settings.strict)
+                nursery.start_soon(_serve_udp, tracker, sock, Container(strict=settings.strict))
+            connections = Connections(tracker, Container(strict=settings.strict))
             nursery.start_soon(trio.serve_listeners, connections.serve, http)
             nursery.start_soon(_sweep, tracker)
             task_status.started(
@@ -96,9 +96,9 @@ async def serve_tracker(
 class Connections:
     """The HTTP connections of a tracker: bounded in number, the one that has waited longest makes room."""
 
-    def __init__(self, tracker: Tracker, *, strict: bool = False) -> None:
+    def __init__(self, tracker: Tracker, container: Container) -> None:
         self._tracker = tracker
-        self._container = Container(strict=strict)
+        self._container = container
         self._scopes: dict[trio.CancelScope, None] = {}
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -128,6 +128,14 @@ class Connections:
             return answered
 
         await serve_connection(stream, answer)
+
+
+async def _serve_udp(tracker: Tracker, sock: UdpSocket, container: Container) -> None:
+    """Answer datagrams until the socket is closed; one that brings out a bug is not the last."""
+    failures = -1
+    while container.failures != failures:
+        failures = container.failures
+        await container.run("the UDP side of the tracker", serve, sock, partial(_on_datagram, tracker, sock))
 
 
 def _on_datagram(tracker: Tracker, sock: UdpSocket, packet: bytes, sender: Address) -> None:
