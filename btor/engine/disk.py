@@ -139,7 +139,7 @@ class TorrentDisk:
         self._writes_queued = 0
         self._writes_done = 0
         self._work = trio.Event()
-        self._idle = trio.Event()
+        self._writing = trio.Lock()
 
     # ------------------------------------------------------------------------------------------ receiving
 
@@ -213,9 +213,19 @@ class TorrentDisk:
         """The writing thread's task, for ever; idle while writes go inline."""
         while True:
             if not self._queue:
-                self._idle.set()
                 self._work = trio.Event()
                 await self._work.wait()
+            await self._write_next()
+
+    async def drain(self) -> None:
+        """Return when nothing waits to be written."""
+        while self._queue:
+            await self._write_next()
+
+    async def _write_next(self) -> None:
+        async with self._writing:
+            if not self._queue:
+                return
             offset, data = self._queue[0]
             write = partial(self._write_now, offset, [memoryview(data)], len(data))
             try:
@@ -225,14 +235,8 @@ class TorrentDisk:
             self._queue.popleft()
             self._writes_done += 1
             self._disk.on_queued(-len(data))
-            while self._waiting_finished and self._waiting_finished[0][0] <= self._writes_done:
-                self._verify(self._waiting_finished.popleft()[1])
-
-    async def drain(self) -> None:
-        """Return when nothing waits to be written."""
-        if self._queue:
-            self._idle = trio.Event()
-            await self._idle.wait()
+        while self._waiting_finished and self._waiting_finished[0][0] <= self._writes_done:
+            self._verify(self._waiting_finished.popleft()[1])
 
     # ------------------------------------------------------------------------------------------ hashing
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from btor.engine.transfer import Transfer
 
 PACE: Final = 0.05  # s between two rounds of the pacer; a fifth of the burst
+IDLE_PACE: Final = 1.0  # s between two looks whether anything is limited
 GRANT_MIN: Final = 2_048  # bytes: a smaller share of a round is not worth a system call
 GRANT_AT_ONCE: Final = 64 * 1024  # with that much in the bucket and nobody waiting, no need to wait for the pacer
 
@@ -58,13 +59,18 @@ class Pacer:
         self._transfers = transfers
 
     async def run(self) -> None:
-        """For ever; start it only where there is a limit."""
+        """For ever."""
+        limited = False
         while True:
-            await trio.sleep(PACE)
+            await trio.sleep(PACE if limited else IDLE_PACE)
             now = trio.current_time()
+            limited = False
             for transfer in list(self._transfers()):
-                transfer.upload.pace(now)
+                if transfer.upload.bucket.limited:
+                    limited = True
+                    transfer.upload.pace(now)
                 if transfer.download.limited:
+                    limited = True
                     share_requests(transfer, now)
 
 

@@ -106,7 +106,6 @@ class Peer:
         if have.count:
             self._out += wire.encode_bitfield(have.to_wire())
         self.flush()
-        self._decode(trio.current_time())
 
     async def _read(self) -> None:
         session = self.session

@@ -259,6 +259,8 @@ class Torrent:
             self._fail(_leaf(group))
         finally:
             self._state = "error" if self.error is not None else "stopped"
+            if self.error is not None:
+                self.keeper.close()
             self._ended.set()
             self._tell_stopped()
 
@@ -335,9 +337,14 @@ class Torrent:
             self.on_storage_error(error)
 
     async def close(self) -> None:
-        """The last of it, after the exchange has ended: writes, record, descriptors, lock."""
-        if self.transfer is not None and self.error is None:
-            await self.transfer.disk.drain()
+        """The last of it, after the exchange has ended: writes, record, descriptors, lock.
+
+        Complete content is not synced again: nobody waits for that as with any other copy. What the last checkpoint
+        does not name is hashed again by the next run.
+        """
+        transfer = self.transfer
+        if transfer is not None and self.error is None and not transfer.complete:
+            await transfer.disk.drain()
             await self.save()
         self.keeper.close()
 

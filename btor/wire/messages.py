@@ -74,11 +74,6 @@ class MessageReader:
         self._view = memoryview(b"")
         self._lo = self._hi = 0
 
-    @property
-    def mid_block(self) -> bool:
-        """Whether a block has begun to arrive."""
-        return self._block is not None
-
     def targets(self, shared: memoryview, gulp: int) -> list[memoryview]:
         """Where to receive up to ``gulp`` bytes: what completes the cut block, then the shared buffer.
 
