@@ -18,7 +18,7 @@ help:
 	@echo "make clean     remove .venv and what the tools left"
 
 demo: $(RUN_READY)
-	@$(BIN)/python tools/demo.py
+	@$(BIN)/python -m tools.demo
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -33,7 +33,7 @@ coverage: $(TEST_READY)
 	$(BIN)/python -m coverage report --fail-under=100 --show-missing --include='btor/metainfo/*,btor/wire/*,btor/swarm/*'
 
 bench: $(TEST_READY)
-	$(BIN)/python tools/bench.py
+	$(BIN)/python -m tools.bench
 
 torrents: $(RUN_READY)
 	$(BIN)/python tools/make_torrents.py torrents
