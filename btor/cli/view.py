@@ -91,9 +91,8 @@ def _alone(row: Row, columns: int, signs: Signs) -> list[Text]:
     lines.append(_figures(Text(), row.progress, columns, signs))
     why = words.waiting(row.progress)
     if why and row.progress.state != "checking":
-        lines += [
-            Text(line, "yellow") for line in wrap(why, columns, max_lines=REASON_LINES, placeholder=signs.ellipsis)
-        ]
+        broken = wrap(why, max(columns, WRAPPED_MIN), max_lines=REASON_LINES, placeholder=signs.ellipsis)
+        lines += [Text(line, "yellow") for line in broken]
     return lines
 
 
