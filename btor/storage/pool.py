@@ -40,7 +40,9 @@ class FilePool:
         self._lock = threading.Lock()
         self._files: OrderedDict[OpenFile, None] = OrderedDict()
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many files are open."""
         return len(self._files)
 
     def take(self, owner: dict[int, OpenFile], index: int, *, writable: bool) -> OpenFile | None:
