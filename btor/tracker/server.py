@@ -121,8 +121,8 @@ class Connections:
             return  # gone before it was served
 
         def answer(target: bytes) -> HttpAnswer:
-            if scope in self._scopes:  # else it is about to end
-                self._scopes[scope] = self._scopes.pop(scope)  # it has just done something: last to make room
+            self._scopes.pop(scope, None)  # it has just done something: last to make room
+            self._scopes[scope] = None
             answered = self._tracker.answer_http(target, ip, trio.current_time())
             _log.debug("%s: HTTP %d, %d bytes", ip, answered.status, len(answered.body))
             return answered
