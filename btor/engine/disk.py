@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from btor.metainfo.torrent_file import Metainfo
     from btor.storage.files import Content
     from btor.storage.hashing import HashResult
+
+resource: ModuleType | None
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
 
 INLINE_PIECE: Final = 64 * 1024  # up to this piece length a child costs more than it saves
 INLINE_TORRENT: Final = 16 * MIB  # a small torrent is there before a child has started
@@ -50,8 +57,11 @@ class Device:
         self._slow: deque[bool] = deque(maxlen=WRITES_WATCHED)
         self._fast_since: float | None = None
 
-    def on_write(self, length: int, took: float, now: float) -> None:
-        """A write of ``length`` bytes took that many seconds."""
+    def on_write(self, length: int, took: float, now: float, *, slept: bool = True) -> None:
+        """A write of ``length`` bytes took that many seconds. ``slept``: the kernel waited for something.
+
+        A busy machine makes writes slow too, but not by sleep; then a thread would only be one more in the queue.
+        """
         size = max(length / MIB, 1.0)
         if self.threaded:
             if took > FAST_WRITE_PER_MIB * size:
@@ -62,8 +72,8 @@ class Device:
                 self.threaded = False
                 self._slow.clear()
             return
-        self._slow.append(took > limits.SLOW_WRITE_PER_MIB * size)
-        if took > limits.STALLED_WRITE * size or sum(self._slow) >= SLOW_WRITES:
+        self._slow.append(slept and took > limits.SLOW_WRITE_PER_MIB * size)
+        if (slept and took > limits.STALLED_WRITE * size) or sum(self._slow) >= SLOW_WRITES:
             self.threaded = True
             self._fast_since = None
 
@@ -102,7 +112,8 @@ class Disk:
 class TorrentDisk:
     """The disk work of one torrent.
 
-    ``on_hashed(piece, matches)`` is told of every finished piece, ``on_error`` of a StorageError; both on the loop.
+    On the loop, ``on_hashed(piece, matches)`` is told of every finished piece, ``on_void(piece)`` of one that cannot be
+    believed because a part of it could not be written, and ``on_error`` of each StorageError.
     """
 
     def __init__(
@@ -114,6 +125,7 @@ class TorrentDisk:
         *,
         rate: Callable[[float], float],
         on_hashed: Callable[[int, bool], None],
+        on_void: Callable[[int], None],
         on_error: Callable[[StorageError], None],
     ) -> None:
         self.content = content
@@ -128,6 +140,8 @@ class TorrentDisk:
         )
         self._rate = rate
         self._on_hashed = on_hashed
+        self._on_void = on_void
+        self._void: set[int] = set()  # open pieces of which something could not be written
         self._on_error = on_error
         # the run of content that grows during one gulp
         self._offset = self._end = -1
@@ -178,6 +192,7 @@ class TorrentDisk:
         """The blocks of an open piece are void: it starts anew."""
         self._open.drop(piece)
         self._inline.pop(piece, None)
+        self._void.discard(piece)
 
     def _write(self) -> None:
         views = self._views
@@ -194,15 +209,22 @@ class TorrentDisk:
             try:
                 self._write_now(self._offset, views, length)
             except StorageError as error:
-                self._on_error(error)
+                self._on_write_error(error, self._offset, length)
         self._end = -1
 
     def _write_now(self, offset: int, views: Sequence[memoryview], length: int) -> None:
+        sleeps = voluntary_switches()
         started = time.perf_counter()
         self.content.write(offset, views, length)
         took = time.perf_counter() - started
         self._disk.seconds_writing += took
-        self._device.on_write(length, took, started)
+        self._device.on_write(length, took, started, slept=voluntary_switches() != sleeps or sleeps < 0)
+
+    def _on_write_error(self, error: StorageError, offset: int, length: int) -> None:
+        """Whatever the hash of these pieces will say, the disk does not hold them."""
+        piece_length = self._geometry.piece_length
+        self._void.update(range(offset // piece_length, (offset + length - 1) // piece_length + 1))
+        self._on_error(error)
 
     async def room_to_write(self) -> None:
         """Wait while too much waits for the disk."""
@@ -231,7 +253,7 @@ class TorrentDisk:
             try:
                 await trio.to_thread.run_sync(write, limiter=self._disk.threads)
             except StorageError as error:
-                self._on_error(error)
+                self._on_write_error(error, offset, len(data))
             self._queue.popleft()
             self._writes_done += 1
             self._disk.on_queued(-len(data))
@@ -241,6 +263,10 @@ class TorrentDisk:
     # ------------------------------------------------------------------------------------------ hashing
 
     def _verify(self, piece: int) -> None:
+        if piece in self._void:
+            self.drop(piece)
+            self._on_void(piece)
+            return
         digest = self._open.digest(piece) if self._inline.pop(piece, False) else None
         if digest is not None:
             self._on_hashed(piece, digest == self._metainfo.piece_hash(piece))
@@ -280,6 +306,13 @@ class TorrentDisk:
         for piece, begin, length in requests:
             view = memoryview(bytearray(length))
             self.content.read_into(self._geometry.piece_offset(piece) + begin, [view])
+
+
+def voluntary_switches() -> int:
+    """How often this thread has slept in the kernel; -1 where the system does not tell."""
+    if resource is None or not hasattr(resource, "RUSAGE_THREAD"):
+        return -1
+    return int(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw)
 
 
 def _reason(code: int) -> str:

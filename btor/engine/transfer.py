@@ -64,6 +64,7 @@ class Transfer:
             device,
             rate=self.down_meter.rate,
             on_hashed=self.on_hashed,
+            on_void=self.on_void,
             on_error=torrent.on_storage_error,
         )
         self.peers: dict[int, Peer] = {}
@@ -252,6 +253,21 @@ class Transfer:
             self._on_complete()
         elif self.have.size - self.have.count <= FEW_PIECES_LEFT:
             self._ask_idle(trio.current_time())
+
+    def on_void(self, piece: int) -> None:
+        """A piece that was received whole is not on disk, by no peer's fault: it must come again."""
+        self.wasted += self.geometry.piece_size(piece)
+        self.blame.on_restarted(piece)
+        self.picker.on_failed(piece, ())
+
+    def stop_asking(self) -> None:
+        """Only upload from now on."""
+        self.paused_requests = True
+
+    def go_on_asking(self) -> None:
+        """Download again."""
+        self.paused_requests = False
+        self._ask_idle(trio.current_time())
 
     def _start(self, child: Callable[..., Awaitable[None]], *args: Any) -> None:
         if self._nursery is not None:
