@@ -81,7 +81,7 @@ TURNOVER_FULL: Final = 0.9
 # --- requests ------------------------------------------------------------------------------------------------
 REQUEST_QUEUE_MIN: Final = 4
 REQUEST_QUEUE_MAX: Final = 500
-REQUEST_QUEUE_SECONDS: Final = 4.0  # of the peer's rate
+REQUEST_QUEUE_SECONDS: Final = 1.0  # of the peer's rate
 REQUESTS_ACCEPTED: Final = 1_000  # above, they are dropped and counted
 REQUESTS_UNANSWERED: Final = 2_000  # above, the connection ends
 BAD_REQUESTS: Final = 50
