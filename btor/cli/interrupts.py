@@ -21,6 +21,8 @@ from btor import limits
 
 GRACE = limits.SHUTDOWN + 0.5  # s from the first signal to the end, orderly or not
 
+ECHO = 0.1  # s in which a second signal is the first again, passed on by a wrapper such as timeout(1)
+
 
 def ending_signals() -> list[int]:
     """SIGINT, SIGTERM and, unless nohup(1) asked otherwise, SIGHUP."""
@@ -96,10 +98,12 @@ def _watch(listening: socket.socket, trios: int, numbers: list[int], last_act: C
             except OSError:
                 pass  # its buffer is full, so trio will wake up anyway
             for number in received:
-                if number in numbers:
-                    if first is not None:
-                        _end(number, last_act)
+                if number not in numbers:
+                    continue
+                if first is None:
                     first, deadline = number, time.monotonic() + GRACE
+                elif time.monotonic() > deadline - GRACE + ECHO:
+                    _end(number, last_act)
 
 
 def _end(number: int, last_act: Callable[[], None]) -> None:

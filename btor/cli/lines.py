@@ -82,8 +82,11 @@ def _happening(event: Event) -> tuple[str, int]:
             return f"piece {event.piece} did not match its hash, from {', '.join(event.peers)}", 1
         case events.DiskFull():
             return f"the disk is full at {event.path}: {words.size(event.needed_bytes)} more needed", 0
+        case events.Complete(downloaded=0):
+            return "complete and verified", 0
         case events.Complete():
-            return f"complete and verified in {words.duration(event.seconds)}", 0
+            took = f"{words.size(event.downloaded)} in {words.duration(event.seconds)}"
+            return f"complete and verified: {took}", 0
         case events.Warned():
             return event.message, 0
         case events.Stopped():

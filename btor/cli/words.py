@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from btor.engine.events import Progress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from btor.engine.events import Progress
 
 _PREFIXES = ("B", "KB", "MB", "GB", "TB", "PB")
 _DAY = 86_400
@@ -55,7 +58,7 @@ def waiting(progress: Progress) -> str:
         case "downloading" | "seeding":
             return ""
         case "disk_full":
-            return join("the disk is full", progress.reason)
+            return progress.reason or "the disk is full"
         case "waiting":
             return progress.reason or "waiting for peers"
         case other:

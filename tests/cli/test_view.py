@@ -26,14 +26,12 @@ def drawn(rows: list[Row], width: int, height: int = 24, signs: Signs = UNICODE)
 def test_wide_shows_everything() -> None:
     name, figures = drawn([Row("x.iso", progress(eta=190.0))], 120)
     assert name == "x.iso"
-    assert re.fullmatch(
-        r" 25\.0 % ━+─+ 1\.00 MB/s  ↑ 2\.00 KB/s   3 peers     eta 3:10  1\.00 MB of 4\.00 MB", figures
-    )
+    assert re.fullmatch(r" 25\.0 % ━+─+ 1\.00 MB/s  ↑ 2\.00 KB/s   3 peers     eta 3:10  1\.00 MB of 4\.00 MB", figures)
 
 
 @pytest.mark.parametrize("signs", [UNICODE, ASCII])
 def test_eta_goes_first_then_peers(signs: Signs) -> None:
-    seen = []
+    seen: list[tuple[str, ...]] = []
     for width in range(120, 25, -1):
         figures = drawn([Row(LONG, progress(eta=190.0))], width, signs=signs)[1]
         shown = tuple(word for word in ("eta", "peers", "KB/s", "MB/s") if word in figures)
@@ -243,7 +241,7 @@ def test_notices_scroll_by_above(terminal: Terminal, monkeypatch: pytest.MonkeyP
             time=0.0, info_hash=INFO_HASH, seconds=61.0, downloaded=4, uploaded=0, wasted=0, hash_failures=0
         )
     )
-    assert "x: complete and verified in 1:01" in terminal.taken()
+    assert "x: complete and verified: 4 B in 1:01" in terminal.taken()
     view.on_event(events.Failed(time=0.0, info_hash=INFO_HASH, code=4, kind="storage", message="write /x: no"))
     text = terminal.taken()
     assert "btor: write /x: no\x1b[K\n" in text

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btor.cli import words
+from btor.engine import events
 from tests.cli.fakes import progress
 
 
@@ -69,11 +70,13 @@ def test_counts() -> None:
         ("waiting", "trackers 1/3, 4 peers", "trackers 1/3, 4 peers"),
         ("waiting", "", "waiting for peers"),
         ("checking", "", "checking 42 %"),
-        ("disk_full", "/mnt", "the disk is full: /mnt"),
+        ("disk_full", "", "the disk is full"),
+        ("disk_full", "no space on /mnt", "no space on /mnt"),
         ("paused", "", "paused"),
+        ("metadata", "3 peers", "metadata: 3 peers"),
     ],
 )
-def test_why_it_waits(state: words.Progress, reason: str, text: str) -> None:
+def test_why_it_waits(state: events.State, reason: str, text: str) -> None:
     assert words.waiting(progress(state=state, reason=reason, checked_pieces=42)) == text
 
 
@@ -83,4 +86,7 @@ def test_plain_lines_say_what_matters() -> None:
     line = words.progress_line("x", progress(state="waiting", reason="trackers 1/3", eta=None))
     assert line == "x: 25.0 % of 4.00 MB, 1.00 MB/s down, 2.00 KB/s up, 3 peers, trackers 1/3"
     assert words.progress_line("x", progress(state="checking", checked_pieces=42)) == "x: checking 42 %"
-    assert words.progress_line("x", progress(state="seeding", peers=1)) == "x: seeding, 2.00 KB/s up, 7.00 KB in all, 1 peer"
+    assert (
+        words.progress_line("x", progress(state="seeding", peers=1))
+        == "x: seeding, 2.00 KB/s up, 7.00 KB in all, 1 peer"
+    )
