@@ -81,7 +81,7 @@ TURNOVER_FULL: Final = 0.9
 # --- requests ------------------------------------------------------------------------------------------------
 REQUEST_QUEUE_MIN: Final = 4
 REQUEST_QUEUE_MAX: Final = 500
-REQUEST_QUEUE_SECONDS: Final = 1.0  # of the peer's rate
+REQUEST_QUEUE_SECONDS: Final = 0.5  # of the peer's rate
 REQUESTS_ACCEPTED: Final = 1_000  # above, they are dropped and counted
 REQUESTS_UNANSWERED: Final = 2_000  # above, the connection ends
 BAD_REQUESTS: Final = 50
@@ -157,7 +157,7 @@ TRACKED_SWEEP_MAX: Final = 60.0  # between two searches for peers that are gone
 TRACKER_ANSWER: Final = 200  # peers of one answer
 TRACKER_ANSWER_DEFAULT: Final = 50  # where the peer names no number
 TRACKER_CONNECTIONS: Final = 256  # HTTP at once; one more ends the one that has waited longest
-TRACKER_REQUEST_HEAD: Final = 16 * KIB  # of HTTP; a scrape of 74 torrents takes 6 KiB
+TRACKER_REQUEST_HEAD: Final = 8 * KIB  # of HTTP; a scrape of 74 torrents takes 6 KiB
 TRACKER_REQUEST_TIMEOUT: Final = 10.0  # from accept, or the last answer, to the end of the answer
 TRACKER_LINGER: Final = 1.0  # for the other side to take a refusal before the connection closes
 UDP_TRACKER_ID_LIFE: Final = 120.0  # of a connection id, BEP 15
