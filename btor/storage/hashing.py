@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from btor.errors import StorageError
-from btor.limits import MIB
+from btor.limits import KIB, MIB
 from btor.metainfo.geometry import Geometry
 from btor.storage import hasher
 
@@ -25,8 +25,9 @@ Segment = tuple[str | None, int, int]
 SHORTER = "shorter than the torrent says"
 SMALL = 16 * MIB
 JOB_BYTES = 4 * MIB  # of small pieces put into one job, so that pipes and wake-ups cost little
-JOB_PIECES = 1024  # so that the answers of all jobs in flight fit into a pipe: nobody waits on a full one
+JOB_PIECES = 512
 JOBS_IN_FLIGHT = 3  # a child: one being done, the next ones waiting in its pipe
+IN_A_PIPE = 16 * KIB  # a job and its answer up to this size can wait in a pipe with others; a larger job goes alone
 SPAWNS = 3  # a place in the pool: children that died are replaced that often, then the parent hashes by itself
 
 
@@ -127,13 +128,23 @@ class _Child:
         self.jobs: deque[Job] = deque()
         self._requests = process.stdin
         self._decoder = ResultDecoder()
+        self._alone = False  # it has a job too large to send another behind it
 
-    def send(self, job: Job) -> None:
-        """BrokenPipeError when the child has died."""
+    def send(self, job: Job) -> bool:
+        """Hand over a job; False, and nothing is done, when it must wait. OSError: the child has died.
+
+        What lies in the pipes never fills them, so parent and child never wait for each other to read.
+        """
+        data = encode_job(job.job, job.segments, stride=job.stride)
+        large = len(data) > IN_A_PIPE or _answer_size(job) > IN_A_PIPE
+        if self.jobs and (large or self._alone or len(self.jobs) >= JOBS_IN_FLIGHT):
+            return False
+        self._alone = large
         self.jobs.append(job)
-        frame = memoryview(encode_job(job.job, job.segments, stride=job.stride))
+        frame = memoryview(data)
         while frame:
             frame = frame[self._requests.write(frame) or 0 :]
+        return True
 
     def receive(self) -> list[HashResult] | None:
         """Results that came; None when the child has ended."""
@@ -151,6 +162,11 @@ class _Child:
         self._requests.close()
         self.results.close()
         self.process.wait()
+
+
+def _answer_size(job: Job) -> int:
+    length = sum(length for _, _, length in job.segments)
+    return hasher.RESULT.size + hasher.DIGEST * (-(-length // job.stride) if job.stride else 1)
 
 
 def hash_inline(job: Job, worker: hasher.Worker) -> HashResult:
@@ -176,6 +192,7 @@ def run_jobs(jobs: Iterable[Job], processes: int | None = None) -> Iterator[Hash
 class _Pool:
     def __init__(self, jobs: Iterable[Job], processes: int) -> None:
         self._jobs = iter(jobs)
+        self._drained = False
         self._again: deque[Job] = deque()  # handed out before, to one that died or was busy
         self._order: deque[int] = deque()  # the numbers of the jobs taken and not yielded
         self._done: dict[int, HashResult] = {}
@@ -193,7 +210,7 @@ class _Pool:
             if any(child.jobs for child in self._children):
                 for key, _ in self._selector.select():
                     self._receive(key.data)
-            elif not self._order:
+            elif self._drained and not self._order:
                 return
 
     def close(self) -> None:
@@ -204,18 +221,18 @@ class _Pool:
 
     def _hand_out(self) -> None:
         while (job := self._next_job()) is not None:
-            child = self._free_child()
-            if child is not None:
-                try:
-                    child.send(job)
-                except OSError:
-                    self._bury(child)
-            elif self._children:
-                self._again.appendleft(job)
-                return
-            else:
+            child = self._least_busy()
+            if child is None:
                 self._worker = self._worker or hasher.Worker()
                 self._done[job.job] = hash_inline(job, self._worker)
+                return
+            try:
+                sent = child.send(job)
+            except OSError:
+                self._bury(child)
+                continue
+            if not sent:
+                self._again.appendleft(job)
                 return
 
     def _next_job(self) -> Job | None:
@@ -225,12 +242,14 @@ class _Pool:
         if len(self._order) >= max(1, self._most) * JOBS_IN_FLIGHT * 2:
             return None
         job = next(self._jobs, None)
-        if job is not None:
+        if job is None:
+            self._drained = True
+        else:
             self._order.append(job.job)
         return job
 
-    def _free_child(self) -> _Child | None:
-        """One that can take a job: an idle one, a new one, the least busy one. None: there is none."""
+    def _least_busy(self) -> _Child | None:
+        """An idle child, else a new one while there may be more, else the least busy one. None: there is none."""
         best = min(self._children, key=lambda child: len(child.jobs), default=None)
         if (best is None or best.jobs) and len(self._children) < self._most and self._spawns:
             self._spawns -= 1
@@ -241,7 +260,7 @@ class _Pool:
             else:
                 self._children.append(best)
                 self._selector.register(best.results, selectors.EVENT_READ, best)
-        return best if best is not None and len(best.jobs) < JOBS_IN_FLIGHT else None
+        return best
 
     def _receive(self, child: _Child) -> None:
         results = child.receive()
