@@ -11,6 +11,7 @@ import base64
 import ssl
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from os import environ as os_environ
 from typing import Final
@@ -27,7 +28,7 @@ from btor.errors import NetworkError, UsageError
 from btor.metainfo.paths import display
 from btor.settings import VERSION
 from btor.wire.address import Address, is_ip, reach
-from btor.wire.url import Url, refusal
+from btor.wire.url import DEFAULT_PORTS, Url, refusal
 
 USER_AGENT: Final = f"btor/{VERSION}".encode()
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -168,7 +169,8 @@ def _anywhere(ip: str) -> None:
 
 
 def _raw(url: Url, target: str) -> httpcore2.URL:
-    return httpcore2.URL(scheme=url.scheme.encode(), host=url.host.encode(), port=url.port, target=target.encode())
+    port = None if url.port == DEFAULT_PORTS[url.scheme] else url.port
+    return httpcore2.URL(scheme=url.scheme.encode(), host=url.host.encode(), port=port, target=target.encode())
 
 
 def _headers(url: Url) -> list[tuple[bytes, bytes]]:
@@ -216,13 +218,14 @@ async def _read_body(response: httpcore2.Response, headers: Mapping[bytes, bytes
         raise HttpError(f"the answer is longer than {limit} bytes")
     inflater = Inflater(limit) if encoding in GZIP else None
     body = bytearray()
-    async for chunk in response.aiter_stream():
-        if inflater is None:
-            body += chunk
-        else:
-            inflater.feed(chunk)
-        if len(body) > limit:
-            raise HttpError(f"the answer is longer than {limit} bytes")
+    async with aclosing(response.aiter_stream()) as chunks:
+        async for chunk in chunks:
+            if inflater is None:
+                body += chunk
+            else:
+                inflater.feed(chunk)
+            if len(body) > limit:
+                raise HttpError(f"the answer is longer than {limit} bytes")
     return bytes(body) if inflater is None else inflater.finish()
 
 

@@ -117,9 +117,11 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> GuardedStream:
         stream = trio.SSLStream(self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True)
+        secured = False
         try:
             with trio.fail_after(limits.TRACKER_CONNECT):
                 await stream.do_handshake()
+            secured = True
         except trio.TooSlowError as error:
             raise HttpError(f"no TLS within {limits.TRACKER_CONNECT:.0f} s") from error
         except trio.BrokenResourceError as error:
@@ -127,6 +129,9 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
             if isinstance(cause, ssl.SSLCertVerificationError):
                 raise HttpError(f"the certificate is not accepted: {cause.verify_message}") from error
             raise HttpError(f"no TLS: {cause or error}") from error
+        finally:
+            if not secured:
+                await trio.aclose_forcefully(self._stream)
         return GuardedStream(stream, self._allowance, self._silence)
 
     def get_extra_info(self, info: str) -> Any:
