@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -666,3 +667,11 @@ def test_the_same_seed_repeats_everything() -> None:
 def test_a_simulation_has_a_limit() -> None:
     with pytest.raises(trio.TooSlowError):
         simulate(trio.sleep_forever, limit=100.0)
+
+
+def test_threads_are_inline_and_take_no_virtual_time() -> None:
+    async def main() -> tuple[int, float]:
+        return await trio.to_thread.run_sync(threading.get_ident, limiter=None), trio.current_time()
+
+    assert simulate(main) == (threading.get_ident(), 0.0)
+    assert trio.run(trio.to_thread.run_sync, threading.get_ident) != threading.get_ident()
