@@ -155,7 +155,9 @@ class Keeper:
                 uploaded=self._past[0] + transfer.uploaded,
                 downloaded=self._past[1] + transfer.downloaded,
             )
-            await trio.to_thread.run_sync(self._checkpoint.save, snapshot)
+            # a sync can take as long as the disk likes: the end of a session does not wait for it, and the record
+            # is written only after it
+            await trio.to_thread.run_sync(self._checkpoint.save, snapshot, abandon_on_cancel=True)
 
     def has_space(self, needed: int) -> bool:
         """Whether ``needed`` bytes, or enough to go on for a while, are free."""

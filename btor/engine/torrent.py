@@ -202,7 +202,9 @@ class Torrent:
             parts.append("all choke us")
         elif transfer.dialling:
             parts.append(f"connecting to {transfer.dialling}")
-        elif not peers and not len(transfer.book) and not self.tiers.total:
+        elif not peers and len(transfer.book):
+            parts.append(f"{len(transfer.book)} known, none reached")
+        elif not peers and not self.tiers.total:
             parts.append("no source of peers")
         return ", ".join(parts)
 
