@@ -18,13 +18,16 @@ from btor import bencode, limits
 from btor.errors import StorageError, UsageError
 from btor.limits import MIB
 from btor.metainfo.geometry import Geometry
+from btor.metainfo.torrent_file import parse_torrent
 from btor.settings import CLIENT_NAME
 from btor.storage.hashing import Segment, hash_pieces
 
 TRACKER_SCHEMES: Final = ("http", "https", "udp")
 WEB_SEED_SCHEMES: Final = ("http", "https")
 LARGEST_AUTOMATIC: Final = 16 * MIB
-_FIRST_STEP: Final = 2**28  # hundredths of bytes: up to 2,684,354.56 bytes go with 16 KiB, up to 4 times that with 32
+_FIRST_STEP: Final = (
+    2**28
+)  # hundredths of bytes: up to 2,684,355 bytes go with 16 KiB, up to 4 times that with 32 KiB …
 
 
 class _Source(NamedTuple):
@@ -41,7 +44,7 @@ def automatic_piece_length(total_length: int) -> int:
     """The piece length for ``total_length`` bytes: 16 KiB … 16 MiB in libtorrent's steps, more only to keep within
     the largest number of pieces."""
     piece_length, step = limits.BLOCK, _FIRST_STEP
-    while piece_length < LARGEST_AUTOMATIC and total_length * 100 > step:
+    while piece_length < LARGEST_AUTOMATIC and total_length > (step + 50) // 100:
         piece_length *= 2
         step *= 4
     while -(-total_length // piece_length) > limits.PIECE_COUNT:
@@ -69,8 +72,9 @@ def create_torrent(
     Unix seconds or None for none; ``processes`` that hash, None for one per processor; ``progress`` is called with
     (pieces done, pieces in all). Hidden files are content like all others.
 
-    UsageError: an option makes no sense. StorageError names the file: unreadable, a link, neither file nor folder, a
-    name that is not UTF-8, changed while it was hashed; or there is not one byte of content.
+    UsageError: an option makes no sense. MetainfoError: the torrent would be over a bound. StorageError names the file:
+    unreadable, a link, neither file nor folder, a name that is not UTF-8, changed while it was hashed; or there is not
+    one byte of content.
     """
     tiers = _checked_trackers(trackers)
     for url in web_seeds:
@@ -92,10 +96,12 @@ def create_torrent(
     if web_seeds:
         torrent[b"url-list"] = [url.encode() for url in web_seeds]
     if comment is not None:
-        torrent[b"comment"] = comment.encode()
+        torrent[b"comment"] = _encoded("comment", comment)
     if date is not None:
         torrent[b"creation date"] = date
-    return bencode.encode(torrent)
+    made = bencode.encode(torrent)
+    parse_torrent(made)  # what is beyond a bound of ours (names, depth, size of the file) is said here, by its name
+    return made
 
 
 def _checked_trackers(trackers: Sequence[Sequence[str]]) -> list[list[bytes]]:
@@ -130,6 +136,13 @@ def _checked_piece_length(top: str, total: int, asked: int | None) -> int:
     if -(-total // asked) > limits.PIECE_COUNT:
         raise UsageError(f"piece length {asked}: {total} bytes make more than {limits.PIECE_COUNT} pieces")
     return asked
+
+
+def _encoded(option: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{option}: not valid UTF-8") from None
 
 
 def _utf8(name: str, path: str) -> str:
@@ -248,7 +261,7 @@ def _info(
     if private:
         info[b"private"] = 1
     if source is not None:
-        info[b"source"] = source.encode()
+        info[b"source"] = _encoded("source", source)
     return info
 
 
