@@ -35,7 +35,7 @@ def on_a_clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
             with trio.fail_after(100_000):
                 return await main(*args)
 
-        return run(bounded, clock=MockClock(autojump_threshold=0.01))
+        return run(bounded, clock=MockClock(autojump_threshold=0))
 
     monkeypatch.setattr("trio.run", quickly)
 
