@@ -45,19 +45,18 @@ def private_folder(state_dir: Path) -> str:
 
 
 def read_private(path: str, size: int) -> bytes | None:
-    """What the file ``path`` holds; None: it is not there, or larger than ``size`` bytes. StorageError."""
+    """What the file ``path`` holds, its first ``size`` bytes at most; None: it is not there. StorageError."""
     try:
-        fd = system.open_file(path, os.O_RDONLY, follow=False)
+        with open(path, "rb", opener=_open_private) as file:
+            return file.read(size)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError.from_os_error("open", path, error) from error
-    with open(fd, "rb") as file:
-        try:
-            data = file.read(size + 1)
-        except OSError as error:
-            raise StorageError.from_os_error("read", path, error) from error
-    return data if len(data) <= size else None
+        raise StorageError.from_os_error("read", path, error) from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return system.open_file(path, flags, follow=False, mode=0o600)
 
 
 def replace_private(path: str, data: bytes, *, previous: str, keep_previous: bool) -> None:
@@ -79,8 +78,7 @@ def replace_private(path: str, data: bytes, *, previous: str, keep_previous: boo
 
 
 def _write_durably(path: str, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    with open(system.open_file(path, flags, follow=False, mode=0o600), "wb", buffering=0) as file:
+    with open(path, "wb", buffering=0, opener=_open_private) as file:
         rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) :]

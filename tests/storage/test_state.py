@@ -1,0 +1,233 @@
+"""The private folder: modes, links, replacing a file, locks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from btor.errors import StorageError
+from btor.storage import state, system
+from btor.storage.state import DestinationLock, file_name, private_folder, read_private, replace_private
+
+HASH = bytes(range(20))
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_T9_the_folder_is_private(tmp_path: Path) -> None:
+    folder = Path(private_folder(tmp_path / "new" / "state"))
+    assert mode(folder) == mode(tmp_path / "new" / "state") == 0o700
+    folder.chmod(0o755)
+    assert private_folder(tmp_path / "new" / "state") == str(folder)
+    assert mode(folder) == 0o700
+
+
+def test_a_folder_that_a_person_named_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir(mode=0o755)
+    before = mode(tmp_path / "mine")
+    private_folder(tmp_path / "mine")
+    assert mode(tmp_path / "mine") == before
+
+
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_T9_something_planted_in_its_place(tmp_path: Path, what: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    if what == "link":
+        (tmp_path / state.FOLDER).symlink_to("elsewhere")
+    else:
+        (tmp_path / state.FOLDER).write_bytes(b"")
+    with pytest.raises(StorageError, match="not a folder"):
+        private_folder(tmp_path)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError) as caught:
+        private_folder(tmp_path / "file" / "state")
+    assert caught.value.errno == errno.ENOTDIR
+
+
+def test_the_same_place_has_one_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    names = {
+        file_name(HASH, tmp_path / "real" / "x"),
+        file_name(HASH, tmp_path / "link" / "x"),
+        file_name(HASH, tmp_path / "real" / ".." / "real" / "x"),
+    }
+    assert len(names) == 1
+    assert file_name(HASH, tmp_path / "real" / "y") not in names
+    assert file_name(bytes(20), tmp_path / "real" / "x") not in names
+    (tmp_path / "real" / "x").symlink_to("y")  # the last place itself is never a link that btor follows
+    assert file_name(HASH, tmp_path / "real" / "x") in names
+
+
+def replace(path: Path, data: bytes, *, keep: bool = True) -> None:
+    replace_private(str(path), data, previous=f"{path}.old", keep_previous=keep)
+
+
+def test_the_generation_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    for data in (b"1", b"2", b"3"):
+        replace(path, data)
+    assert (path.read_bytes(), (tmp_path / "record.old").read_bytes()) == (b"3", b"2")
+    assert mode(path) == mode(tmp_path / "record.old") == 0o600
+    replace(path, b"4", keep=False)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("record", b"4")]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise OSError(code, "no links here")
+
+    replace(tmp_path / "record", b"1")
+    monkeypatch.setattr(os, "link", link)
+    replace(tmp_path / "record", b"2")
+    replace(tmp_path / "record", b"3")
+    assert ((tmp_path / "record").read_bytes(), (tmp_path / "record.old").read_bytes()) == (b"3", b"2")
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace", "unlink"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_F1_a_failed_replacement_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    replace(tmp_path / "record", b"1")
+    replace(tmp_path / "record", b"2")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(StorageError) as caught:
+            replace(tmp_path / "record", b"3")
+    assert (caught.value.operation, caught.value.errno) == ("write", code)
+    assert (tmp_path / "record").read_bytes() == b"2"
+    replace(tmp_path / "record", b"4")
+    assert (tmp_path / "record").read_bytes() == b"4"
+
+
+@pytest.mark.parametrize("suffix", [f".new-{os.getpid()}", ""])
+def test_T9_a_planted_link_is_not_written_through(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / f"record{suffix}").symlink_to("victim")
+    if suffix:
+        with pytest.raises(StorageError):
+            replace(tmp_path / "record", b"1")
+    else:
+        replace(tmp_path / "record", b"1")
+        with pytest.raises(StorageError):
+            read_private(str(tmp_path / "record.old"), 100)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_reading_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "record").write_bytes(bytes(100))
+    assert read_private(str(tmp_path / "record"), 100) == bytes(100)
+    assert read_private(str(tmp_path / "record"), 99) == bytes(99)
+    assert read_private(str(tmp_path / "none"), 99) is None
+    with pytest.raises(StorageError, match="read"):
+        read_private(str(tmp_path), 99)
+
+
+# --- the lock ----------------------------------------------------------------------------------------------------
+
+
+def test_F7_a_lock_excludes_and_names_the_holder(tmp_path: Path) -> None:
+    top = tmp_path / "place"
+    with DestinationLock(tmp_path / "state", HASH, top):
+        with pytest.raises(StorageError, match=f"process {os.getpid()} is working on this torrent there") as caught:
+            DestinationLock(tmp_path / "state", HASH, top)
+        assert caught.value.exit_status == 4
+        assert caught.value.path == str(top)
+        with DestinationLock(tmp_path / "state", bytes(20), top), DestinationLock(tmp_path / "state", HASH, tmp_path):
+            pass
+    again = DestinationLock(tmp_path / "state", HASH, top)
+    again.release()
+    again.release()
+    assert not list((tmp_path / "state" / state.FOLDER).iterdir())
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from btor.storage.state import DestinationLock
+lock = DestinationLock(Path(sys.argv[2]), bytes(range(20)), Path(sys.argv[3]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_F7_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
+    root = str(Path(state.__file__).parents[2])
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, root, str(tmp_path), str(tmp_path / "place")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(StorageError, match=f"process {holder.pid} is working"):
+            DestinationLock(tmp_path, HASH, tmp_path / "place")
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with DestinationLock(tmp_path, HASH, tmp_path / "place"):
+        pass
+
+
+def test_a_lock_whose_holder_has_not_said_who_it_is(tmp_path: Path) -> None:
+    with DestinationLock(tmp_path, HASH, tmp_path / "place"):
+        (lock,) = (tmp_path / state.FOLDER).iterdir()
+        lock.write_bytes(b"")
+        with pytest.raises(StorageError, match="another process is working"):
+            DestinationLock(tmp_path, HASH, tmp_path / "place")
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_lock_that_was_let_go_between_open_and_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Both would hold one otherwise: one on the file that is gone, one on the new file."""
+    path = Path(private_folder(tmp_path)) / (file_name(HASH, tmp_path / "place") + ".lock")
+    real = system.try_lock
+    tries = []
+
+    def try_lock(fd: int) -> bool:
+        tries.append(fd)
+        if len(tries) == 1:
+            path.unlink()
+            if how == "replaced":
+                path.write_bytes(b"")
+        return real(fd)
+
+    monkeypatch.setattr(system, "try_lock", try_lock)
+    lock = DestinationLock(tmp_path, HASH, tmp_path / "place")
+    assert len(tries) == 2
+    with pytest.raises(StorageError):
+        DestinationLock(tmp_path, HASH, tmp_path / "place")
+    lock.release()
+
+
+def test_a_lock_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageError, match="lock"):
+        DestinationLock(tmp_path, HASH, tmp_path / "place")
+    assert len(os.listdir("/proc/self/fd")) == before
