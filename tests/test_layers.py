@@ -47,6 +47,7 @@ LIBRARIES_OF: dict[str, set[str]] = {  # third-party libraries, and no others
 }
 FILE_LINES = 550  # "about 500": one idea a file
 FUNCTION_LINES = 60  # "about 50", docstring not counted
+LONG_FUNCTIONS = {"bencode.py: _scan"}  # one loop over the tokens: a call for each would double its time
 MAY_CATCH_ALL = {"engine/contain.py"}
 MAY_OPEN_FILES = {"storage", "cli"}
 FILE_CALLS = {"read_bytes", "read_text", "write_bytes", "write_text"}
@@ -118,6 +119,8 @@ def imports_of(path: str, tree: ast.Module, modules: set[str]) -> list[Import]:
 def allowed(folder: str, module: str) -> bool:
     """Whether ``folder`` may import ``module`` (dotted name of anything)."""
     top, *rest = module.split(".")
+    if top == "?":  # by a name that is computed: nobody can check it, so only those that may import everything
+        return folder in ("cli", "root")
     if top == "btor":
         if folder in ("cli", "root"):
             return True
@@ -184,7 +187,9 @@ def large_rooms(root: Path) -> Iterator[str]:
         if lines > FILE_LINES:
             yield f"{path}: {lines} lines"
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function_length(node) > FUNCTION_LINES:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or f"{path}: {node.name}" in LONG_FUNCTIONS:
+                continue
+            if function_length(node) > FUNCTION_LINES:
                 yield f"{path}:{node.lineno}: {node.name} has {function_length(node)} lines"
 
 

@@ -53,7 +53,7 @@ def test_libtorrent_agrees(stem: str) -> None:
     ours = parse_torrent((TORRENTS / f"{stem}.torrent").read_bytes())
     assert theirs.num_pieces() == ours.geometry.piece_count
     assert theirs.total_size() == ours.total_length
-    files = theirs.files()
+    files = theirs.layout()
     assert [files.file_path(index) for index in range(files.num_files())] == [
         "/".join(file.path) for file in ours.files
     ]

@@ -51,13 +51,12 @@ async def until(done: Callable[[], bool], timeout: float) -> bool:
 
 
 async def one_run(root: Path, torrent: Path, data: bytes, content: bytes, seed: int, rate: float) -> Outcome:
-    piece_length = PIECE_LENGTH
     chance = random.Random(seed)
-    pieces = math.ceil(len(content) / piece_length)
+    pieces = math.ceil(len(content) / PIECE_LENGTH)
     info_hash = bytes.fromhex(_payload.info_hash(data))
 
     def read(piece: int, begin: int, length: int) -> bytes:
-        start = piece * piece_length + begin
+        start = piece * PIECE_LENGTH + begin
         return content[start : start + length]
 
     ids = [b"-LT2110-" + chance.randbytes(12) for _ in range(HONEST)]
@@ -85,8 +84,7 @@ async def one_run(root: Path, torrent: Path, data: bytes, content: bytes, seed: 
             await until(lambda: not process.running, TIMEOUT)
             seconds = trio.current_time() - begun
             nursery.cancel_scope.cancel()
-        outcome = judge(process, liars, addresses, seconds)
-    return outcome
+        return judge(process, liars, addresses, seconds)
 
 
 def judge(process: Process, liars: list[WirePeer], addresses: dict[str, list[str]], seconds: float) -> Outcome:

@@ -50,7 +50,7 @@ def run(root: Path, leechers: int, size: int, rate: int) -> int:
     failures = sum(line["hash_failures"] for line in completes)
     shares = sorted(line["uploaded"] / size for line in completes)
     print(
-        f"{leechers} leechers, {size // MIB} MiB each, in {seconds:.1f} s (the seeder alone: {size / rate:.1f} s a copy)"
+        f"{leechers} leechers, {size // MIB} MiB each: {seconds:.1f} s (the seeder alone: {size / rate:.1f} s a copy)"
     )
     print(f"the seeder sent {uploaded / size:.2f} copies; leechers gave {shares[0]:.2f} to {shares[-1]:.2f} copies")
     print(f"wasted {wasted:,} bytes in all, {failures} hash failures, {len(wrong)} wrong copies")
