@@ -43,21 +43,33 @@ class Choking:
             peer.received_round = peer.sent_round = 0
 
     def on_interested(self, peer: Peer, now: float) -> None:
-        """A peer wants something: it gets a free slot at once."""
-        if peer.am_choking and self.choker.admit(self._candidate(peer), now):
-            peer.unchoke(now)
+        """A peer wants something: it gets a free slot at once, or that of one that wants nothing."""
+        if not peer.am_choking:
+            return
+        if not self.choker.admit(self._candidate(peer), now):
+            idle = next((other for other in self._peers() if not (other.am_choking or other.peer_interested)), None)
+            if idle is None:
+                return
+            idle.choke(now)
+            self.choker.forget(idle.key)
+            if not self.choker.admit(self._candidate(peer), now):
+                return
+        peer.unchoke(now)
 
-    def on_slot_free(self, now: float) -> None:
-        """A peer that held a slot wants nothing more: let the one that waits longest try for it."""
-        waiting = [peer for peer in self._peers() if peer.peer_interested and peer.am_choking]
-        for peer in sorted(waiting, key=lambda peer: peer.interested_since):
-            self.on_interested(peer, now)
+    def on_not_interested(self, peer: Peer, now: float) -> None:
+        """A peer wants nothing more: if others wait for its slot, they get it."""
+        if not peer.am_choking and self._waiting():
+            peer.choke(now)
+            self.forget(peer, now)
 
     def forget(self, peer: Peer, now: float) -> None:
-        """A peer is gone."""
+        """A peer is gone, or needs no slot: those that wait longest try for it first."""
         self.choker.forget(peer.key)
-        if not peer.am_choking:
-            self.on_slot_free(now)
+        for waiting in sorted(self._waiting(), key=lambda peer: peer.interested_since):
+            self.on_interested(waiting, now)
+
+    def _waiting(self) -> list[Peer]:
+        return [peer for peer in self._peers() if peer.peer_interested and peer.am_choking]
 
     def _candidate(self, peer: Peer) -> Candidate:
         return Candidate(

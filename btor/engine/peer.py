@@ -196,8 +196,8 @@ class Peer:
         if interested:
             self.interested_since = self.last_request = now
             self.session.choking.on_interested(self, now)
-        elif not self.am_choking:
-            self.session.choking.on_slot_free(now)
+        else:
+            self.session.choking.on_not_interested(self, now)
 
     def _on_request(self, piece: int, begin: int, length: int, now: float) -> None:
         self.last_request = now

@@ -77,7 +77,7 @@ class Session:
         self.dialler = Dialler(self, self.transfers)
         self.torrents: dict[bytes, Torrent] = {}
         self._keys = 0
-        self._unflushed: set[Peer] = set()
+        self._unflushed: dict[Peer, None] = {}  # in the order of asking, so that runs can be repeated
         self._flush = trio.Event()
         self._save = trio.Event()
         self.disk: Disk
@@ -192,7 +192,7 @@ class Session:
 
     def flush_soon(self, peer: Peer) -> None:
         """Send the small messages of ``peer`` together with what comes within a moment."""
-        self._unflushed.add(peer)
+        self._unflushed[peer] = None
         self._flush.set()
 
     def save_soon(self) -> None:
@@ -283,7 +283,7 @@ class Session:
             self._flush = trio.Event()
             await self._flush.wait()
             await trio.sleep(FLUSH_DELAY)
-            peers, self._unflushed = self._unflushed, set()
+            peers, self._unflushed = self._unflushed, {}
             for peer in peers:
                 peer.flush()
 

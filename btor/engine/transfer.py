@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 REMEMBERED_PEERS: Final = 1_000  # that left, so that one found guilty later can still be barred
+CONNECTED: Final = "connected already"
 FEW_PIECES_LEFT: Final = 16  # from here on idle peers are asked at once when something changes
 
 
@@ -120,6 +121,9 @@ class Transfer:
             transport.close()
             if refusal == "self":
                 self.book.on_self(address)
+            elif refusal == CONNECTED and not incoming:
+                older = next(peer for peer in self.peers.values() if peer.peer_id == peer_id)
+                self.book.on_duplicate(address, older.address, now)
             elif not incoming:
                 self.book.on_failed(address, now)
             return
@@ -134,7 +138,7 @@ class Transfer:
         if self.book.is_banned(address, peer_id):
             return "banned"
         if any(peer.peer_id == peer_id for peer in self.peers.values()):
-            return "connected already"
+            return CONNECTED
         if incoming and self.book.is_connected(address):
             return "one connection for each address"
         if len(self.peers) >= self.session.settings.max_peers:
