@@ -21,8 +21,9 @@ from btor.swarm.source import Source
 if TYPE_CHECKING:
     import random
 
-CHOICES_LIFE: Final = 2.0  # s that a batch is believed: a choice made on old counts is no longer the rarest …
-CHOICES_PIECES: Final = 400_000  # … but longer in proportion above this many pieces, where a batch costs more
+CHOICES_LIFE: Final = 0.1  # s that a batch is believed: in a young swarm counts change that fast …
+CHOICES_PIECES: Final = 10_000  # … but longer in proportion above this many pieces, where a batch costs more …
+CHOICES_LIFE_MAX: Final = 10.0  # … up to this
 
 _BIT_POSITIONS = tuple(tuple(i for i in range(8) if byte & (0x80 >> i)) for byte in range(256))
 _NOT_ZERO = re.compile(rb"[^\0]")
@@ -56,7 +57,7 @@ class Choices:
         self._untouched = bytearray(missing.to_bytes(availability.length, "big"))
         self.count = geometry.piece_count - have.count
         self._returns = 0  # times that a piece became untouched again: a source marked dry before must look again
-        self._life = CHOICES_LIFE * max(1.0, geometry.piece_count / CHOICES_PIECES)
+        self._life = min(CHOICES_LIFE * max(1.0, geometry.piece_count / CHOICES_PIECES), CHOICES_LIFE_MAX)
 
     def __contains__(self, piece: int) -> bool:
         return bool(self._untouched[piece >> 3] & (0x80 >> (piece & 7)))

@@ -5,8 +5,7 @@ What always holds (``check_invariants``):
 - A piece is in exactly one of three sets: had (verified), untouched, open.
 - In an open piece a block is arrived, free, or outstanding at 1 … BLOCK_OWNERS sources; more than one only since an
   endgame. So a missing block is never forgotten: it is free, or somebody owes it to us.
-- An open piece with free blocks is in exactly one index: *shared* (anyone may take them), *reserved* (kept for one
-  fast source, so that pieces come from one hand where that costs no time) or *alone*.
+- An open piece with free blocks is in exactly one index (``partials``): shared, reserved for one fast source, or alone.
 - A piece filled *alone* has one owner, and nobody else's block enters it: pieces that failed their hash, and pieces
   of a source that had a part in one (parole). The next verdict on the piece is then a verdict on its owner.
 
@@ -25,6 +24,7 @@ from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
 from btor.swarm.availability import Availability
 from btor.swarm.choices import Choices
+from btor.swarm.partials import Alone, OpenPiece, Partials
 from btor.swarm.source import Source
 
 if TYPE_CHECKING:
@@ -33,32 +33,10 @@ if TYPE_CHECKING:
 Run = tuple[int, int, int]  # (piece, first block, count): consecutive blocks of one piece
 Cancel = tuple[Source, int, int]  # (source, piece, block)
 
+SHARE: Final = 0.5  # of what is missing, over all that download beside us: see Picker._fair_room
+SHARE_MIN: Final = 16  # blocks
+SHARE_LATENCIES: Final = 2.0
 RETRY: Final = 2.0  # s between requests of blocks that the source let time out or rejected, if nobody else has them
-
-
-class Alone:
-    """What is known of a piece that one source fills at a time. Times in seconds."""
-
-    __slots__ = ("stalled", "suspects", "waiting_since")
-
-    def __init__(self, suspects: set[int]) -> None:
-        self.suspects = suspects  # keys of the sources that had a part when it failed; empty: it has not failed
-        self.stalled = False  # the owner let go of blocks: another may begin it anew
-        self.waiting_since: float | None = None
-
-
-class OpenPiece:
-    """A piece between its first request and its verdict. All masks are subsets of the piece's blocks."""
-
-    __slots__ = ("alone", "extra", "free", "index", "missing", "owner")
-
-    def __init__(self, index: int, missing: int, free: int) -> None:
-        self.index = index
-        self.missing = missing  # not arrived
-        self.free = free  # of these, asked of nobody
-        self.owner: Source | None = None  # whom free blocks are kept for
-        self.extra: list[int] | None = None  # endgame: [asked of ≥ 2 sources, asked of ≥ 3, …]
-        self.alone: Alone | None = None
 
 
 class Picker:
@@ -75,9 +53,7 @@ class Picker:
         self._availability = Availability(geometry.piece_count)
         self._choices = Choices(geometry, have, self._availability, rng)
         self._open: dict[int, OpenPiece] = {}
-        self._shared: dict[int, OpenPiece] = {}
-        self._reserved: dict[int, OpenPiece] = {}
-        self._alone: dict[int, OpenPiece] = {}
+        self._partials = Partials()
         self._cancels: list[Cancel] = []
         self._restarts: list[int] = []
 
@@ -95,7 +71,7 @@ class Picker:
             self._give_back(source, piece, mask)
         for open_ in list(source.own.values()):
             if open_.alone is None:
-                self._disown(open_)
+                self._partials.share(open_)
             else:
                 self._restart(open_)
                 self._close_if_idle(open_)
@@ -164,23 +140,26 @@ class Picker:
         one block that was asked of others too. The answer can change with time alone: ask idle sources every second.
         """
         runs: list[Run] = []
-        if source.choked or room < 1:
+        if source.choked:
+            return runs
+        room = self._fair_room(source, room)
+        if room < 1:
             return runs
         if source.own:
             room = self._take_partials(source, source.own, room, runs)
-        if room and self._alone:
+        if room and self._partials.alone:
             room = self._adopt(source, room, now, runs)
         # a snubbed source must not hold up what others share, and one on parole must not have a part in it
         aloof = source.snubbed or source.on_parole
         if room and not aloof:
-            if self._shared:
-                room = self._take_partials(source, self._shared, room, runs)
-            if room and self._reserved and self._crowded():
-                room = self._take_partials(source, self._reserved, room, runs)
+            if self._partials.shared:
+                room = self._take_partials(source, self._partials.shared, room, runs)
+            if room and self._partials.reserved and self._crowded():
+                room = self._take_partials(source, self._partials.reserved, room, runs)
         if room and self._choices.count:
             room = self._take_new(source, room, now, runs)
         if room and (not aloof or not (runs or source.outstanding_count)):
-            for index in (self._shared, self._reserved):
+            for index in (self._partials.shared, self._partials.reserved):
                 if room and index:
                     room = self._take_partials(source, index, room, runs)
         if not runs and not source.outstanding_count:
@@ -192,9 +171,25 @@ class Picker:
                 self._take_busy(source, runs)
         return runs
 
+    def _fair_room(self, source: Source, room: int) -> int:
+        """Of ``room`` what may be asked of ``source`` while others download beside us.
+
+        They ask it too, and what two of us have asked it sends twice, though one could pass it on to the other. So
+        where little is missing no more is asked ahead than a share of that, or what keeps the source busy.
+        """
+        leechers = len(self.sources) - self._availability.seeds - (not source.complete)
+        if not leechers:
+            return room
+        missing = (self.geometry.piece_count - self.have.count) * self.geometry.blocks_per_piece
+        share = int(SHARE * missing / (leechers + 1))
+        busy = int(SHARE_LATENCIES * source.latency * source.rate / limits.BLOCK)
+        most = max(share, busy, SHARE_MIN)
+        asked = source.outstanding_count
+        return min(room, most - asked) if 4 * asked <= 3 * most else 0  # in batches, as RequestQueue.room
+
     def _crowded(self) -> bool:
         """Whether so many pieces are partial that they come before new ones, whoever they are kept for."""
-        partial = len(self._shared) + len(self._reserved)
+        partial = len(self._partials.shared) + len(self._partials.reserved)
         return (
             partial > limits.OPEN_PIECES_PER_PEER * len(self.sources)
             or partial * self.geometry.blocks_per_piece > limits.OPEN_BLOCKS
@@ -237,10 +232,10 @@ class Picker:
         if open_.alone is not None:
             open_.alone.stalled = False
         elif open_.owner is not None and open_.owner is not source:
-            self._disown(open_)
+            self._partials.share(open_)
         open_.free ^= taken
         if not open_.free:
-            self._unindex(open_)
+            self._partials.remove(open_)
         return room
 
     def _take_new(self, source: Source, room: int, now: float, runs: list[Run]) -> int:
@@ -269,14 +264,14 @@ class Picker:
                 elif open_.free and per_owner >= geometry.piece_size(piece) and not self._crowded():
                     open_.owner = source
                 if open_.free:
-                    self._index(open_)
+                    self._partials.put(open_)
         return room
 
     # --- pieces that one source fills alone ----------------------------------------------------------------------
 
     def _adopt(self, source: Source, room: int, now: float, runs: list[Run]) -> int:
         """Become the owner of pieces that must be filled alone and that nobody is filling; the room that is left."""
-        for open_ in list(self._alone.values()):
+        for open_ in list(self._partials.alone.values()):
             if room and open_.owner is not source and source.has(open_.index):
                 owner, alone = open_.owner, open_.alone
                 assert alone is not None
@@ -317,14 +312,14 @@ class Picker:
         open_.missing = open_.free = every
         alone.stalled = False
         alone.waiting_since = None
-        self._alone[piece] = open_
+        self._partials.alone[piece] = open_
 
     # --- the endgame ---------------------------------------------------------------------------------------------
 
     @property
     def in_endgame(self) -> bool:
         """Whether every missing block is asked of somebody."""
-        return bool(self._open) and not (self._choices.count or self._shared or self._reserved or self._alone)
+        return bool(self._open) and not (self._choices.count or self._partials)
 
     def _take_busy(self, source: Source, runs: list[Run]) -> None:
         """Ask one block that others owe us, of a random piece, with few owners if there is one; the source is idle."""
@@ -390,7 +385,7 @@ class Picker:
         if open_.free & new:
             open_.free ^= open_.free & new
             if not open_.free:
-                self._unindex(open_)
+                self._partials.remove(open_)
         if open_.extra is not None:
             open_.extra = [layer ^ (layer & new) for layer in open_.extra]
         for other in self.sources.values():
@@ -456,9 +451,9 @@ class Picker:
         if open_.alone is not None:
             open_.alone.stalled = True
         elif open_.owner is not None:
-            self._disown(open_)
+            self._partials.share(open_)
         if open_.free:
-            self._index(open_)
+            self._partials.put(open_)
             self._close_if_idle(open_)
 
     # --- verdicts ------------------------------------------------------------------------------------------------
@@ -493,7 +488,7 @@ class Picker:
         open_.extra = None
         open_.alone = Alone(suspects)
         open_.missing = open_.free = self.geometry.all_blocks(piece)
-        self._index(open_)
+        self._partials.put(open_)
         for key in suspects & self.sources.keys():
             self.sources[key].on_parole = True
 
@@ -505,46 +500,11 @@ class Picker:
                 if source.witness == -1:
                     source.witness = None
 
-    # --- where an open piece is ----------------------------------------------------------------------------------
-
-    def _index(self, open_: OpenPiece) -> None:
-        """Put a piece with free blocks where ``take`` finds it."""
-        piece = open_.index
-        if open_.alone is not None:
-            self._alone[piece] = open_
-        elif open_.owner is not None:
-            self._reserved[piece] = open_
-        else:
-            self._shared[piece] = open_
-        if open_.owner is not None:
-            open_.owner.own[piece] = open_
-
-    def _unindex(self, open_: OpenPiece) -> None:
-        """A piece has no free blocks any more: nothing of it is kept for anyone."""
-        piece = open_.index
-        if open_.owner is not None:
-            open_.owner.own.pop(piece, None)
-        if open_.alone is not None:
-            self._alone.pop(piece, None)
-        elif open_.owner is not None:
-            open_.owner = None
-            del self._reserved[piece]
-        else:
-            del self._shared[piece]
-
-    def _disown(self, open_: OpenPiece) -> None:
-        """The free blocks of a reserved piece are for anyone."""
-        assert open_.owner is not None
-        del open_.owner.own[open_.index]
-        del self._reserved[open_.index]
-        open_.owner = None
-        self._shared[open_.index] = open_
-
     def _close_if_idle(self, open_: OpenPiece) -> None:
         """A piece of which nothing has come and nothing is asked is untouched again, unless it has failed."""
         piece = open_.index
         if open_.free == self.geometry.all_blocks(piece) and not (open_.alone and open_.alone.suspects):
-            self._unindex(open_)
+            self._partials.remove(open_)
             del self._open[piece]
             self._choices.put_back(piece)
 
@@ -578,3 +538,33 @@ class Picker:
         left = (geometry.piece_count - have.count) * geometry.piece_length
         last = geometry.piece_count - 1
         return left if last in have else left - geometry.piece_length + geometry.last_piece_length
+
+    def check_invariants(self) -> None:
+        """AssertionError unless what the head of this module says holds. Slow: for tests."""
+        partials = self._partials
+        assert self._choices.count == sum(piece in self._choices for piece in range(self.geometry.piece_count))
+        for piece in range(self.geometry.piece_count):
+            assert (piece in self.have) + (piece in self._choices) + (piece in self._open) == 1
+            assert self.availability(piece) == sum(source.has(piece) for source in self.sources.values())
+        for piece, open_ in self._open.items():
+            layers = [0] * (limits.BLOCK_OWNERS + 1)
+            for source in self.sources.values():
+                carry = source.outstanding.get(piece, 0)
+                assert not carry or open_.alone is None or open_.owner is source
+                for level, layer in enumerate(layers):
+                    layers[level], carry = layer | carry, layer & carry
+            assert open_.missing | self.geometry.all_blocks(piece) == self.geometry.all_blocks(piece)
+            assert not open_.free & layers[0]
+            assert open_.free | layers[0] == open_.missing
+            assert layers[1:] == [*(open_.extra or [0] * (limits.BLOCK_OWNERS - 1)), 0]
+            where = partials.alone if open_.alone else partials.reserved if open_.owner else partials.shared
+            found = [index for index in (partials.alone, partials.reserved, partials.shared) if piece in index]
+            assert found == ([where] if open_.free else [])
+            for source in self.sources.values():
+                assert (piece in source.own) == (bool(open_.free) and open_.owner is source)
+        for source in self.sources.values():
+            assert self._open.keys() >= source.outstanding.keys()
+            assert all(source.outstanding.values())
+            assert source.outstanding_count == sum(mask.bit_count() for mask in source.outstanding.values())
+            assert max(len(source.forgiven), len(source.avoid)) <= limits.FORGIVEN_PIECES
+            assert source.complete == (source.have_count == self.geometry.piece_count)

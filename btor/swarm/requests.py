@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from btor import limits
+from btor.swarm.source import Source
 
 Run = tuple[int, int, int]  # (piece, first block, count)
 
+LATENCY_UNKNOWN: Final = 1.0  # s
 RATE_WINDOW: Final = 0.25  # s that are measured at a time
 RATE_HALF_LIFE: Final = 1.0  # s after which half of the rate is what was measured since
 SLOW_START_PERIOD: Final = 1.0  # s between looks at whether the rate still grows
@@ -31,13 +33,15 @@ class RequestQueue:
     """The requests sent to one peer. ``reqq``: how many it says it will hold (BEP 10), or None.
 
     Times are seconds of a monotonic clock; ``now`` must not be before the latest one told. To be read: ``rate``
-    (bytes/s, smoothed), ``snubbed`` (asked, and nothing came for SNUB_AFTER seconds), ``outstanding`` (blocks sent for
-    that have neither come nor been dropped).
+    (bytes/s, smoothed), ``snubbed`` (asked, and nothing came for SNUB_AFTER seconds), ``latency`` (s, the shortest from
+    asking while nothing was outstanding to the first block), ``outstanding`` (blocks sent for that have neither come
+    nor been dropped).
     """
 
     __slots__ = (
         "_deviation",
         "_extra",
+        "_from_idle",
         "_head_since",
         "_mean",
         "_measured_at",
@@ -51,6 +55,7 @@ class RequestQueue:
         "_slow_start",
         "_stalled",
         "_window_bytes",
+        "latency",
         "outstanding",
         "rate",
         "reqq",
@@ -61,7 +66,9 @@ class RequestQueue:
         self.reqq = reqq
         self.rate = 0.0
         self.snubbed = False
+        self.latency = LATENCY_UNKNOWN
         self.outstanding = 0
+        self._from_idle = False
         self._sent: dict[int, int] = {}  # piece → mask of blocks, in the order of asking
         self._stalled = False  # the head timed out and nothing came since
         self._quiet_since = 0.0  # the last block, or the first request after there were none
@@ -84,6 +91,7 @@ class RequestQueue:
         if not sent:
             self._quiet_since = self._head_since = now
             self._overtaken_at = None
+            self._from_idle = True
             self._measure(now)  # so that idleness is not taken for slowness of what follows
             if self._period_rate == 0.0 and not self._period_bytes:
                 self._period_at = now
@@ -108,6 +116,9 @@ class RequestQueue:
             else:
                 sent[piece] = owed ^ got
             elapsed = now - self._quiet_since
+            if self._from_idle:
+                self._from_idle = False
+                self.latency = min(self.latency, elapsed)
             if elapsed > 0:
                 self._sample(elapsed)
         self._quiet_since = self._head_since = now
@@ -203,6 +214,12 @@ class RequestQueue:
         else:
             patience = self._mean + DEVIATIONS * self._deviation
         return min(max(patience, limits.REQUEST_TIMEOUT_MIN), limits.REQUEST_TIMEOUT_MAX)
+
+    def tell(self, source: Source) -> None:
+        """Let the picker know: set ``rate``, ``snubbed`` and ``latency`` of the peer's ``source``. Once a tick."""
+        source.rate = self.rate
+        source.snubbed = self.snubbed
+        source.latency = self.latency
 
     def depth(self, now: float) -> int:
         """How many blocks should be outstanding."""

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from btor import limits
 
 if TYPE_CHECKING:
-    from btor.swarm.picker import OpenPiece
+    from btor.swarm.partials import OpenPiece
 
 
 class Source:
     """What one source has, and what was asked of it. Made by ``Picker.add_source``.
 
-    The engine sets ``choked`` (they choke us; true at first), ``snubbed`` (no block for long) and ``rate`` (bytes/s
-    received from it). Everything else is kept by the picker; the engine may read ``key``, ``complete`` (it has every
-    piece), ``have_count`` (pieces it has), ``on_parole``, ``outstanding`` (piece → mask of the blocks asked of it and
-    not answered) and ``outstanding_count`` (blocks in there).
+    The engine sets ``choked`` (they choke us; true at first), ``snubbed`` (no block for long), ``rate`` (bytes/s
+    received from it) and ``latency`` (s that it takes to answer while idle). Everything else is kept by the picker;
+    the engine may read ``key``, ``complete`` (it has every piece), ``have_count`` (pieces it has), ``on_parole``,
+    ``outstanding`` (piece → mask of the blocks asked of it and not answered) and ``outstanding_count`` (blocks there).
     """
 
     __slots__ = (
@@ -30,6 +30,7 @@ class Source:
         "forgiven",
         "have_count",
         "key",
+        "latency",
         "on_parole",
         "outstanding",
         "outstanding_count",
@@ -45,6 +46,7 @@ class Source:
         self.choked = True
         self.snubbed = False
         self.rate = 0.0
+        self.latency = 1.0  # long, until it is known
         self.on_parole = False  # it had a part in a piece that failed: it fills pieces alone until one passes
         self.complete = False
         self.have_count = 0
