@@ -1,0 +1,296 @@
+"""What is trusted, hashed again, named or refused before a torrent starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from btor.errors import StorageError
+from btor.metainfo.bitfield import Bitfield
+from btor.storage import system
+from btor.storage.files import Content, FileStat
+from btor.storage.resume import FileStats, ResumeRecord
+from btor.storage.survey import Survey, refuse, survey
+from tests.storage.torrents import File, good_pieces, open_content, put, stream, torrent
+
+BLOCK = 16_384
+FILES: list[File] = [("a", 4 * BLOCK), ("empty", 0), ("d/b", 2 * BLOCK + 100), ("", BLOCK - 100), ("c", 8 * BLOCK)]
+DATA = stream(FILES)
+METAINFO = torrent(FILES, content=DATA)
+COUNT = METAINFO.geometry.piece_count
+A, EMPTY, B, PAD, C = range(5)
+PIECES = {A: {0, 1, 2, 3}, B: {4, 5, 6}, C: set(range(7, 15))}
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Content:
+    """All of it on disk."""
+    made = open_content(METAINFO, tmp_path / "content")
+    made.prepare()
+    put(made, DATA)
+    made.close()
+    return made
+
+
+def bits(*pieces: int) -> Bitfield:
+    made = Bitfield(COUNT)
+    for piece in pieces:
+        made.add(piece)
+    return made
+
+
+def recorded(content: Content, have: Bitfield | None = None, *, finished: bool = True) -> ResumeRecord:
+    files = FileStats.of(content.stats())
+    held = Bitfield.full(COUNT) if have is None else have
+    return ResumeRecord(METAINFO.info_hash, content.top, held, files, finished)
+
+
+def look(content: Content, record: ResumeRecord | None, *, recheck: bool = False) -> Survey:
+    found = survey(content, record, recheck=recheck)
+    assert not set(found.trusted) & set(found.to_hash)
+    return found
+
+
+def touch(content: Content, index: int, nanoseconds: int) -> None:
+    path = content.path(index)
+    found = os.stat(path)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + nanoseconds))
+
+
+def replace_file(content: Content, index: int, data: bytes) -> None:
+    path = Path(content.path(index))
+    found = path.stat()
+    new = path.with_name("new")
+    new.write_bytes(data)
+    os.utime(new, ns=(found.st_atime_ns, found.st_mtime_ns))
+    new.replace(path)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_agrees_with_the_record_is_trusted(content: Content, finished: bool) -> None:
+    found = look(content, recorded(content, finished=finished))
+    assert found.trusted.complete
+    assert not found.to_hash.count
+    assert (found.changed, found.strangers, found.longer, found.nothing) == ((), (), (), False)
+    assert found.files == FileStats.of(content.stats())
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    content = open_content(METAINFO, tmp_path / "content")
+    found = look(content, None)
+    assert found == Survey(bits(), bits(), (), (), (), FileStats.of([None] * 5), True)
+    content.prepare()
+    assert look(content, None).nothing
+    refuse(content, found, found.to_hash)
+
+
+def test_without_a_record_all_below_the_sizes_is_hashed(content: Content) -> None:
+    os.truncate(content.path(C), 3 * BLOCK + 5)
+    found = look(content, None)
+    assert found.trusted.count == 0
+    assert set(found.to_hash) == PIECES[A] | PIECES[B] | {7, 8, 9}
+    assert found.strangers == (A, B, C)
+    assert found.changed == ()
+
+
+@pytest.mark.parametrize("index", [A, B, C])
+def test_a_file_that_is_gone(content: Content, index: int) -> None:
+    record = recorded(content)
+    os.unlink(content.path(index))
+    found = look(content, record)
+    assert set(found.trusted) == set(range(COUNT)) - PIECES[index]
+    assert not found.to_hash.count
+    assert found.changed == (content.path(index),)
+    assert found.strangers == ()
+
+
+def test_an_empty_file_that_is_gone_is_named(content: Content) -> None:
+    record = recorded(content)
+    os.unlink(content.path(EMPTY))
+    found = look(content, record)
+    assert found.trusted.complete
+    assert found.changed == (content.path(EMPTY),)
+
+
+@pytest.mark.parametrize("index", [A, B, C])
+@pytest.mark.parametrize("nanoseconds", [1, -1])
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_time(content: Content, index: int, nanoseconds: int, finished: bool) -> None:
+    """A later time is btor's own only where the record was made while downloading; all else is hashed, alone."""
+    record = recorded(content, finished=finished)
+    touch(content, index, nanoseconds)
+    found = look(content, record)
+    if nanoseconds > 0 and not finished:
+        assert found.trusted.complete
+        assert found.changed == ()
+    else:
+        assert set(found.trusted) == set(range(COUNT)) - PIECES[index]
+        assert set(found.to_hash) == PIECES[index]
+        assert found.changed == (content.path(index),)
+    assert found.strangers == ()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_file_of_the_same_size_and_time(content: Content, finished: bool) -> None:
+    record = recorded(content, finished=finished)
+    replace_file(content, B, b"!" * (2 * BLOCK + 100))
+    found = look(content, record)
+    assert set(found.trusted) == set(range(COUNT)) - PIECES[B]
+    assert set(found.to_hash) == PIECES[B]
+    assert found.changed == (content.path(B),)
+    assert found.strangers == (B,)
+    with pytest.raises(StorageError, match="not one valid piece") as caught:
+        refuse(content, found, found.trusted)
+    assert (caught.value.path, caught.value.exit_status) == (content.path(B), 4)
+    good = found.trusted.copy()
+    good.add(6)
+    refuse(content, found, good)
+
+
+def test_a_shorter_file(content: Content) -> None:
+    record = recorded(content, finished=False)
+    os.truncate(content.path(C), 3 * BLOCK)
+    found = look(content, record)
+    assert set(found.trusted) == PIECES[A] | PIECES[B]
+    assert set(found.to_hash) == {7, 8, 9}
+    assert found.changed == (content.path(C),)
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+def test_a_longer_file_is_refused_at_once(content: Content, with_record: bool) -> None:
+    record = recorded(content) if with_record else None
+    with open(content.path(A), "ab") as file:
+        file.write(b"x")
+    found = look(content, record)
+    assert found.longer == (A,)
+    assert PIECES[A] <= set(found.to_hash)
+    with pytest.raises(StorageError, match="longer than the 65536 bytes") as caught:
+        refuse(content, found, None)
+    assert caught.value.exit_status == 4
+
+
+def test_an_empty_file_that_is_not_empty_is_refused(content: Content) -> None:
+    Path(content.path(EMPTY)).write_bytes(b"mine")
+    found = look(content, None)
+    assert found.longer == (EMPTY,)
+
+
+def test_strangers_without_a_valid_piece_are_refused(tmp_path: Path) -> None:
+    content = open_content(METAINFO, tmp_path / "content")
+    content.top.mkdir()
+    Path(content.path(A)).write_bytes(b"precious")
+    Path(content.path(C)).write_bytes(b"")
+    found = look(content, None)
+    assert (found.strangers, found.nothing) == ((A,), False)
+    assert not found.to_hash.count
+    refuse(content, found, None)
+    with pytest.raises(StorageError, match="not one valid piece") as caught:
+        refuse(content, found, bits())
+    assert caught.value.path == content.path(A)
+    assert Path(content.path(A)).read_bytes() == b"precious"
+
+
+def test_a_file_of_nothing_but_holes_is_nobodys_loss(tmp_path: Path) -> None:
+    content = open_content(METAINFO, tmp_path / "content")
+    content.top.mkdir()
+    with open(content.path(A), "wb") as file:
+        file.truncate(4 * BLOCK)
+    found = look(content, None)
+    assert found.strangers == ()
+    assert set(found.to_hash) == PIECES[A]
+
+
+def test_data_beyond_the_record_is_hashed(tmp_path: Path) -> None:
+    """As after a kill: written, perhaps verified, and not yet named."""
+    content = open_content(METAINFO, tmp_path / "content")
+    content.prepare()
+    empty = recorded(content, bits(), finished=False)
+    put(content, DATA, 0, 2 * BLOCK)
+    record = recorded(content, bits(0), finished=False)
+    put(content, DATA, 3 * BLOCK, 3 * BLOCK + 50)
+    put(content, DATA, 10 * BLOCK, 11 * BLOCK)
+    found = look(content, record)
+    assert set(found.trusted) == {0}
+    assert set(found.to_hash) == {1, 3, 10}
+    assert (found.changed, found.strangers) == ((), ())
+    found = look(content, empty)
+    assert set(found.to_hash) == {0, 1, 3, 10}
+    assert found.strangers == ()
+    content.close()
+
+
+def test_without_data_ranges_the_rest_of_the_files_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "HAS_DATA_RANGES", False)
+    content = open_content(METAINFO, tmp_path / "content")
+    put(content, DATA, 0, BLOCK)
+    found = look(content, recorded(content, bits(0), finished=False))
+    assert set(found.to_hash) == {1, 2, 3}
+    content.close()
+
+
+def test_a_file_that_appeared_after_the_last_thing_btor_did(tmp_path: Path) -> None:
+    content = open_content(METAINFO, tmp_path / "content")
+    content.prepare()
+    record = recorded(content, bits(), finished=True)
+    Path(content.path(A)).write_bytes(b"precious")
+    found = look(content, record)
+    assert found.strangers == (A,)
+    assert found.changed == ()
+
+
+def test_recheck_hashes_all_and_knows_its_own(content: Content) -> None:
+    record = recorded(content)
+    replace_file(content, C, bytes(8 * BLOCK))
+    found = look(content, record, recheck=True)
+    assert found.trusted.count == 0
+    assert found.to_hash.complete
+    assert found.strangers == (C,)
+    assert found.changed == (content.path(C),)
+
+
+@pytest.mark.parametrize("what", ["info-hash", "pieces", "files"])
+def test_a_record_of_another_torrent_counts_for_nothing(content: Content, what: str) -> None:
+    record = recorded(content)
+    if what == "info-hash":
+        record = replace(record, info_hash=bytes(20))
+    elif what == "pieces":
+        record = replace(record, have=Bitfield.full(COUNT + 1))
+    else:
+        record = replace(record, files=FileStats.of(content.stats()[1:]))
+    assert look(content, record) == look(content, None)
+
+
+def test_something_that_is_no_file_is_an_error(tmp_path: Path) -> None:
+    content = open_content(METAINFO, tmp_path / "content")
+    (content.top / "a").mkdir(parents=True)
+    with pytest.raises(StorageError, match="not a regular file"):
+        survey(content, None)
+
+
+def test_what_survives_is_right_however_files_change(tmp_path: Path) -> None:
+    """Trusted pieces are good by an independent hash, after every kind of change that the file system shows."""
+    content = open_content(METAINFO, tmp_path / "content")
+    content.prepare()
+    put(content, DATA)
+    record = recorded(content)
+    content.close()
+    changes: list[Callable[[], None]] = [
+        lambda: touch(content, A, 10**9),
+        lambda: os.truncate(content.path(B), 10),
+        lambda: replace_file(content, C, b"!" * 8 * BLOCK),
+        lambda: os.unlink(content.path(A)),
+    ]
+    for change in changes:
+        change()
+        found = look(content, record)
+        assert set(found.trusted) <= good_pieces(METAINFO, content.top)
+        assert good_pieces(METAINFO, content.top) <= set(found.trusted) | set(found.to_hash)
+
+
+def test_states_of_huge_files_fit() -> None:
+    stats = FileStats.of([FileStat(2**48 - 1, 2**64 - 1, 2**63 - 1)])
+    assert stats[0] == FileStat(2**48 - 1, 2**64 - 1, 2**63 - 1)
