@@ -352,10 +352,14 @@ class Peer:
             budget = min(budget, 2 * self._last_taken)
             view, answered = await self._frame(budget)
         blocks = view[self._head_sent : self._head_sent + budget] if answered else view
-        parts = [part for part in ((blocks, self._out) if self._head_sent else (self._out, blocks)) if len(part)]
+        head_first = bool(self._head_sent)
+        order: tuple[memoryview | bytearray, ...] = (self._out, blocks)
+        if head_first:
+            # a message may stand behind whole blocks only, and the budget can end inside one
+            order = (blocks, self._out) if self._head_sent + len(blocks) == len(view) else (blocks,)
+        parts = [part for part in order if len(part)]
         if not parts:
             return True
-        head_first = bool(self._head_sent)
         wanted = sum(len(part) for part in parts)
         try:
             taken = self.transport.send(parts)
