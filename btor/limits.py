@@ -124,6 +124,7 @@ TORRENT_URL_TOTAL: Final = 300.0  # to fetch a torrent file; silence for TRACKER
 TRACKER_NEXT_AFTER: Final = 5.0  # without a reply the next tracker of the tier is asked beside it
 TRACKER_NEXT_AFTER_FIRST: Final = 1.5  # likewise while no tracker of the tier has answered yet
 TRACKER_PARALLEL: Final = 50
+TRACKER_LOOK_UPS: Final = 30  # of names at once: each holds one of the 40 threads that trio has
 TRACKER_PEERS_PARSED: Final = 1_000
 TRACKER_PEERS_USED: Final = 200
 TRACKER_NUMWANT: Final = 200

@@ -14,7 +14,7 @@ from btor.engine.transport import Network
 from btor.engine.udp import UdpHub
 from btor.engine.udp_tracker import UdpTrackers
 from btor.errors import NetworkError, TrackerError, UsageError
-from btor.wire.address import Address
+from btor.wire.address import Address, is_ip
 from btor.wire.tracker_http import AnnounceReply, AnnounceRequest, ScrapeEntry
 from btor.wire.url import Url, carries_announce_keys, refusal
 
@@ -70,6 +70,7 @@ class Trackers:
         self._environ = environ
         self._udp = None if hub is None else UdpTrackers(hub, rng)
         self._http: HttpTrackers | None = None
+        self._look_ups = trio.CapacityLimiter(limits.TRACKER_LOOK_UPS)
         self._http_slots = trio.CapacityLimiter(limits.TRACKER_PARALLEL)
 
     async def routes(self, url: Url) -> list[Route]:
@@ -79,18 +80,22 @@ class Trackers:
                 raise TrackerError(str(url), "UDP is not available", never=True)
         elif self._http_trackers().is_proxied(url):
             return [()]
-        try:
-            with trio.fail_after(limits.TRACKER_CONNECT):
-                addresses = await look_up(self._network, url.host, url.port)
-        except trio.TooSlowError as error:
-            raise TrackerError(str(url), f"the name {url.host} cannot be looked up in time") from error
-        except NetworkError as error:
-            raise TrackerError(str(url), str(error)) from error
+        addresses = [(url.host, url.port)] if is_ip(url.host) else await self._look_up(url)
         families: list[Route] = [[one for one in addresses if is_ipv6(one) == family] for family in (False, True)]
         routes = [route for route in families if route and (not self._bind or local_address(self._bind, route[0]))]
         if not routes:
             raise TrackerError(str(url), "no address of its is of a family that we use")
         return routes
+
+    async def _look_up(self, url: Url) -> Sequence[Address]:
+        try:
+            async with self._look_ups:
+                with trio.fail_after(limits.TRACKER_CONNECT):
+                    return await look_up(self._network, url.host, url.port)
+        except trio.TooSlowError as error:
+            raise TrackerError(str(url), f"the name {url.host} cannot be looked up in time") from error
+        except NetworkError as error:
+            raise TrackerError(str(url), str(error)) from error
 
     async def announce(
         self, url: Url, route: Route, request: AnnounceRequest, *, sends: int = limits.UDP_TRACKER_SENDS

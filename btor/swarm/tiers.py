@@ -60,6 +60,11 @@ class _Tracker:
     scraped_at: float = -inf
     scrape_rest: float = limits.TRACKER_SCRAPE_MIN  # least time between scrapes
 
+    def plan_scrape(self, when: float, *, figures: bool) -> None:
+        """Scrape at ``when``, or later if the tracker wishes; not at all if an announce brings ``figures`` by then."""
+        when = max(when, self.scraped_at + self.scrape_rest)
+        self.scrape_at = inf if figures and self.lane.due <= when else when
+
 
 @dataclass(slots=True)
 class _Lane:
@@ -167,8 +172,8 @@ class Tiers:
         for lane in self._lanes:
             tracker = lane.trackers[0]
             if tracker.scrape_at <= now:
-                tracker.scrape_at = now + limits.TRACKER_SCRAPE
                 tracker.scraped_at = now
+                tracker.plan_scrape(now + limits.TRACKER_SCRAPE, figures=True)
                 urls.append(tracker.url)
         return urls
 
@@ -206,12 +211,10 @@ class Tiers:
         lane.due = now + regular
         patience = min(floor * (1 + lane.hurries), limits.TRACKER_HURRY_MAX_LOOPBACK) if loopback else floor
         tracker.soonest = now + max(least, patience)
+        tracker.plan_scrape(now if not figures else now + limits.TRACKER_SCRAPE, figures=figures)
         if tracker.completed_owed:
             lane.due = now
         lane.ask_at = now
-        tracker.scrape_at = max(
-            now + limits.TRACKER_SCRAPE if figures else now, tracker.scraped_at + tracker.scrape_rest
-        )
         lane.trackers.remove(tracker)
         lane.trackers.insert(0, tracker)
         silenced = [one.url for one in lane.trackers if one.flying]

@@ -424,6 +424,18 @@ def test_figures_are_asked_for_when_half_an_hour_old() -> None:
     assert tiers.next_due() == 2 * limits.TRACKER_SCRAPE
 
 
+def test_no_scrape_when_an_announce_brings_figures_in_time() -> None:
+    tiers = started([A])
+    tiers.take(0.0)
+    answer(tiers, A, 0.0, interval=limits.TRACKER_SCRAPE)
+    assert tiers.next_due() == limits.TRACKER_SCRAPE
+    assert tiers.take_scrapes(limits.TRACKER_SCRAPE) == []
+    tiers.take(limits.TRACKER_SCRAPE)
+    answer(tiers, A, limits.TRACKER_SCRAPE, event="", interval=2 * limits.TRACKER_SCRAPE)
+    assert tiers.take_scrapes(2 * limits.TRACKER_SCRAPE) == [A]
+    assert tiers.take_scrapes(3 * limits.TRACKER_SCRAPE) == []
+
+
 def test_figures_that_are_missing_are_asked_for_at_once_but_not_within_five_minutes() -> None:
     tiers = started([A])
     tiers.take(0.0)
