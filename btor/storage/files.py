@@ -295,12 +295,16 @@ class Content:
     # --- what is on disk -------------------------------------------------------------------------------------
 
     def prepare(self, *, shorten: bool = False) -> None:
-        """Make the empty files, and the folder of the torrent; ``shorten`` cuts files that are too long.
+        """Make the empty files; ``shorten`` cuts files that are too long.
 
-        All other files are made when they are first written.
+        All other files are made when they are first written. In the place of a link (BEP 47) an empty file is made.
         """
         for index, entry in enumerate(self.files):
             if entry.pad or (entry.length and not shorten):
+                continue
+            if entry.symlink is not None:
+                if not os.path.lexists(self.path(index)):
+                    self._pool.release(self._acquire(index, writing=True))
                 continue
             found = self.stat(index)
             if found is None and not entry.length:
@@ -319,8 +323,11 @@ class Content:
             self._pool.release(file)
 
     def stat(self, index: int) -> FileStat | None:
-        """The state of file ``index``; None: not there, or padding. Anything but a file in its place is an error."""
-        if self.files[index].pad:
+        """The state of file ``index``; None: not there, or padding or a link in the torrent, which have no content.
+
+        Anything but a file in its place is an error.
+        """
+        if self.files[index].pad or self.files[index].symlink is not None:
             return None
         path = self.path(index)
         try:

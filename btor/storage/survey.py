@@ -69,7 +69,7 @@ class _Surveyor:
     def result(self) -> Survey:
         stats = self.content.stats()
         for index, entry in enumerate(self.content.files):
-            if not entry.pad:
+            if not entry.pad and entry.symlink is None:
                 self._look_at(index, stats[index])
         count = self.content.geometry.piece_count
         word = self.record.have.to_int() if self.record is not None else 0

@@ -26,7 +26,8 @@ class Verification:
 
     ``have``: the good pieces; ``bad_pieces``: the others, ascending. ``files``: for every file but padding its path,
     "/" between the parts, the torrent's name first, and a status. A file is ``bad`` when its length is right and a
-    piece it has bytes of is not good: of a piece that several files share nobody can tell whose fault it is.
+    piece it has bytes of is not good: of a piece that several files share nobody can tell whose fault it is. Of a link
+    (BEP 47) it is only asked whether something is there.
     ``complete``: every file is ``ok``.
     """
 
@@ -77,6 +78,8 @@ def hash_content(
 
 def _status(content: Content, index: int, stat: FileStat | None, have: Bitfield) -> Status:
     length = content.files[index].length
+    if content.files[index].symlink is not None:
+        return "ok" if os.path.lexists(content.path(index)) else "missing"
     if stat is None:
         return "missing"
     if stat.size != length:

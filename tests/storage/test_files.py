@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btor import limits
-from btor.errors import StorageError
+from btor import bencode, limits
+from btor.errors import MetainfoError, StorageError
+from btor.metainfo.torrent_file import parse_torrent
 from btor.storage import system
 from btor.storage.files import Content, FileStat, locate, mark
 from btor.storage.pool import FilePool
@@ -205,6 +206,40 @@ def test_T9_a_planted_link_is_not_followed(tmp_path: Path, link: str) -> None:
     assert caught.value.path.startswith(str(tmp_path / link))
     assert victim.read_bytes() == b"precious" if victim.is_file() else not list(victim.iterdir())
     content.close()
+
+
+@given(
+    names=st.lists(
+        st.lists(
+            st.sampled_from(["..", ".", "", "/", "a", "..\\..", "/etc/x", "a/../..", "\0", "../", "CON", "a\n"])
+            | st.text(max_size=4),
+            min_size=1,
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    name=st.sampled_from(["..", "/", "../..", "x", "", "a/b"]),
+)
+def test_T7_no_name_leaves_the_folder(names: list[list[str]], name: str) -> None:
+    info: dict[bytes, bencode.Value] = {
+        b"name": name.encode(),
+        b"piece length": 16384,
+        b"pieces": bytes(20),
+        b"files": [{b"length": 10, b"path": [part.encode() for part in path]} for path in names],
+    }
+    try:
+        metainfo = parse_torrent(bencode.encode({b"info": info}))
+    except MetainfoError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        inside = Path(folder) / "1" / "2" / "3"
+        content = open_content(metainfo, inside / metainfo.name)
+        put(content, random_bytes(10 * len(names)))
+        content.close()
+        made = [path for path in Path(folder).rglob("*") if path.is_file()]
+        assert len(made) == len(names)
+        assert all(path.is_relative_to(inside / metainfo.name) for path in made)
 
 
 @pytest.mark.usefixtures("walking")

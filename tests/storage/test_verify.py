@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from btor.errors import StorageError
 from btor.metainfo.bitfield import Bitfield
+from btor.storage.survey import survey
 from btor.storage.verify import verify
 from tests.storage.torrents import File, good_pieces, open_content, put, random_bytes, stream, torrent
 
@@ -117,3 +119,26 @@ def test_F2_what_cannot_be_read_is_an_error(top: Path, monkeypatch: pytest.Monke
     with pytest.raises(StorageError) as caught:
         verify(METAINFO, top, processes=0)
     assert (caught.value.operation, caught.value.path, caught.value.errno) == ("read", str(top / "d/c"), code)
+
+
+@pytest.mark.parametrize("there", ["placeholder", "link", "nothing"])
+def test_T8_a_link_of_the_torrent_is_content_of_nobody(tmp_path: Path, there: str) -> None:
+    first, *others = METAINFO.files
+    link = replace(METAINFO.files[1], symlink=first.path)
+    metainfo = replace(METAINFO, files=(first, link, *others[1:]))
+    content = open_content(metainfo, tmp_path / "content")
+    put(content, DATA)
+    if there == "placeholder":
+        content.prepare()
+        content.prepare(shorten=True)
+        assert (content.top / "empty").read_bytes() == b""
+        assert not (content.top / "empty").is_symlink()
+    elif there == "link":
+        (content.top / "empty").symlink_to("a")
+        content.prepare(shorten=True)
+    content.close()
+    expected = "missing" if there == "nothing" else "ok"
+    assert [status for _, status in verify(metainfo, content.top).files] == ["ok", expected, "ok", "ok", "ok"]
+    found = survey(content, None)
+    assert (found.longer, found.strangers) == ((), (0, 2, 4, 5))
+    assert (content.top / "a").stat().st_size == 40_000
