@@ -60,6 +60,7 @@ class Magnet:
             raise MetainfoError("magnet", f"longer than {MAGNET_LENGTH} characters")
         if uri[: len(_SCHEME)].lower() != _SCHEME:
             raise MetainfoError("magnet", f"does not begin with {_SCHEME}")
+        uri = uri.encode("utf-8", "replace").decode()  # an argument of a command may hold half of a surrogate pair
         values: dict[str, list[str]] = {}
         for parameter in uri[len(_SCHEME) :].split("&"):
             key, _, value = parameter.partition("=")
@@ -96,7 +97,7 @@ class Magnet:
     def _hints(self) -> Iterator[str]:
         """Every parameter that is not a topic."""
         if self.name:
-            yield f"dn={quote(self.name, safe='', errors='replace')}"
+            yield f"dn={quote(self.name, safe='')}"
         if self.length is not None:
             yield f"xl={self.length}"
         for key, urls in (("tr", self.trackers), ("ws", self.web_seeds)):
