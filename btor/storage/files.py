@@ -409,9 +409,7 @@ class Content:
             fd = file.fd if file is not None else self._open_file(index, writing=False, flags=system.SYNC_FLAGS)
             try:
                 found = os.fstat(fd)
-                # Not fdatasync, which may leave the time of the last change behind: it costs no more, as blocks were
-                # allocated, and a file whose time went back in a power cut would have to be hashed again.
-                os.fsync(fd)
+                system.sync_file(fd)
             except OSError as error:
                 raise StorageError.from_os_error("sync", self.path(index), error) from error
             finally:

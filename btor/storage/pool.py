@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from itertools import islice
 
 from btor import limits
 
@@ -87,9 +88,9 @@ class FilePool:
 
     def _evict(self, keep: int) -> None:
         excess = len(self._files) - keep
-        if excess > 0:
-            for file in [file for file in self._files if not file.users][:excess]:
-                self._retire(file)
+        unused = (file for file in self._files if not file.users)
+        for file in list(islice(unused, max(0, excess))):
+            self._retire(file)
 
     def _retire(self, file: OpenFile) -> None:
         del self._files[file]

@@ -82,12 +82,12 @@ def _write_durably(path: str, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
+        system.sync_file(file.fileno())
 
 
 def _keep(path: str, previous: str) -> None:
     try:
-        os.link(path, previous, follow_symlinks=False)
+        system.link(path, previous)
     except (FileNotFoundError, FileExistsError):  # the first one; another process was quicker
         pass
     except OSError:  # no hard links here: for a moment only the previous one is there, which a reader falls back to

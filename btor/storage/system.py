@@ -25,6 +25,7 @@ HAS_CACHED_READ = hasattr(os, "RWF_NOWAIT")
 HAS_FOLDER_DESCRIPTORS = os.open in os.supports_dir_fd and os.mkdir in os.supports_dir_fd
 HAS_DATA_RANGES = hasattr(os, "SEEK_DATA")
 HAS_LOCKS = fcntl is not None
+HAS_FULL_SYNC = hasattr(fcntl, "F_FULLFSYNC")  # macOS, whose fsync leaves data in the drive's cache
 
 IOV_MAX: Final = 1024  # POSIX systems of today take this many buffers a call
 NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
@@ -199,6 +200,30 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
             return
         yield start, min(end, size)
         position = end
+
+
+def sync_file(fd: int) -> None:
+    """Make what was written to ``fd``, its length and its time of change durable.
+
+    Not fdatasync, which may leave the time behind: it costs no less while blocks are being allocated, and a file whose
+    time went back in a power cut would have to be hashed again.
+    """
+    if HAS_FULL_SYNC and fcntl is not None:
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY):  # file systems without it
+                raise
+    os.fsync(fd)
+
+
+def link(source: str, target: str) -> None:
+    """Give the file ``source`` the second name ``target``; where it can be helped, a symbolic link is not followed."""
+    if os.link in os.supports_follow_symlinks:
+        os.link(source, target, follow_symlinks=False)
+    else:
+        os.link(source, target)
 
 
 def sync_folder(path: str) -> None:

@@ -33,6 +33,12 @@ METAINFO = torrent(FILES, content=DATA, piece_length=PIECE)
 COUNT = METAINFO.geometry.piece_count
 
 
+@pytest.fixture(autouse=True)
+def no_real_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its place in the order counts here, and it is slow."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 def transfer(top: Path, state: Path, seed: int) -> Iterator[None]:
     """A whole run: pieces in halves and any order, checkpoints whose two steps have writes between them.
 

@@ -238,3 +238,38 @@ def test_a_folder_that_cannot_be_synced(
     else:
         with pytest.raises(OSError):
             system.sync_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("code", "plain", "fails"), [(0, False, False), (errno.EINVAL, True, False), (errno.EIO, False, True)]
+)
+def test_the_sync_of_a_system_whose_own_does_too_little(
+    fd: int, monkeypatch: pytest.MonkeyPatch, code: int, plain: bool, fails: bool
+) -> None:
+    calls: list[str] = []
+
+    def full(*_: int) -> None:
+        calls.append("full")
+        if code:
+            raise OSError(code, "no")
+
+    assert system.fcntl is not None
+    monkeypatch.setattr(system, "HAS_FULL_SYNC", True)
+    monkeypatch.setattr(system.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(system.fcntl, "fcntl", full)
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append("plain"))
+    if fails:
+        with pytest.raises(OSError):
+            system.sync_file(fd)
+    else:
+        system.sync_file(fd)
+    assert calls == ["full"] + ["plain"] * plain
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_second_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    if not able:
+        monkeypatch.setattr(os, "supports_follow_symlinks", set())
+    (tmp_path / "a").write_bytes(b"x")
+    system.link(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (tmp_path / "b").samefile(tmp_path / "a")
