@@ -477,13 +477,17 @@ class Picker:
     def on_failed(self, piece: int, contributors: Collection[int]) -> None:
         """All blocks of the open ``piece`` had come and its hash is wrong: it begins anew, filled by one at a time.
 
-        ``contributors``: the keys of those who sent its blocks (``Blame.contributors``). Those still here and not
-        banned are on parole from now on. KeyError: the piece is not open.
+        ``contributors``: the keys of those who sent its blocks (``Blame.contributors``); those still here are on
+        parole from now on. None: it was nobody's fault, the piece is untouched again. KeyError: it is not open.
         """
         open_ = self._open[piece]
         suspects = set(contributors)
         if open_.alone is not None:
             suspects |= open_.alone.suspects
+        if not suspects:
+            del self._open[piece]
+            self._choices.put_back(piece)
+            return
         open_.owner = None
         open_.extra = None
         open_.alone = Alone(suspects)

@@ -1,7 +1,8 @@
 """How many requests to keep open at one peer, and when they have taken too long.
 
-Depth follows the rate, so that REQUEST_QUEUE_SECONDS of blocks are asked ahead; while the rate is still growing it
-also follows the blocks, one more for each that comes, which doubles it each round trip (slow start).
+Depth follows the rate, so that REQUEST_QUEUE_SECONDS of blocks are asked ahead, or two latencies of the peer if that
+is more: with less than one it would slow down, be asked less for that, and so on. While the rate is still growing,
+depth also follows the blocks, one more for each that comes, which doubles it each round trip (slow start).
 
 Peers answer in order. So only the head of what was sent is timed: from the last block of any kind, or from when a
 later one overtook it. A peer that goes on sending in order never times out, however long its queue.
@@ -18,11 +19,11 @@ from btor.swarm.source import Source
 Run = tuple[int, int, int]  # (piece, first block, count)
 
 LATENCY_UNKNOWN: Final = 1.0  # s
+LATENCIES: Final = 2  # that many times the latency is asked ahead, and waited, at least
 RATE_WINDOW: Final = 0.25  # s that are measured at a time
 RATE_HALF_LIFE: Final = 1.0  # s after which half of the rate is what was measured since
 SLOW_START_PERIOD: Final = 1.0  # s between looks at whether the rate still grows
 SLOW_START_GROWTH: Final = 5_000  # bytes/s by which it must, else slow start is over
-FIRST_SAMPLE_FACTOR: Final = 1.2  # of the mean, while there is one sample and so no deviation
 MEAN_GAIN: Final = 1 / 8
 DEVIATION_GAIN: Final = 1 / 4
 DEVIATIONS: Final = 4
@@ -118,7 +119,7 @@ class RequestQueue:
             elapsed = now - self._quiet_since
             if self._from_idle:
                 self._from_idle = False
-                self.latency = min(self.latency, elapsed)
+                self.latency = min(self.latency, elapsed) if self._samples else elapsed
             if elapsed > 0:
                 self._sample(elapsed)
         self._quiet_since = self._head_since = now
@@ -206,13 +207,13 @@ class RequestQueue:
 
     @property
     def timeout(self) -> float:
-        """How long the head may take, in seconds: the mean time between blocks and four deviations, within bounds."""
+        """How long the head may take, in seconds: the mean time between blocks and four deviations, within bounds.
+
+        In slow start blocks come in bursts a round trip apart, so it is two latencies at least.
+        """
         if not self._samples:
             return limits.REQUEST_TIMEOUT_MAX
-        if self._samples == 1:
-            patience = self._mean * FIRST_SAMPLE_FACTOR
-        else:
-            patience = self._mean + DEVIATIONS * self._deviation
+        patience = max(self._mean + DEVIATIONS * self._deviation, LATENCIES * self.latency)
         return min(max(patience, limits.REQUEST_TIMEOUT_MIN), limits.REQUEST_TIMEOUT_MAX)
 
     def tell(self, source: Source) -> None:
@@ -227,7 +228,8 @@ class RequestQueue:
             return 1
         if self._measured_at is not None and now - self._measured_at >= RATE_WINDOW:
             self._measure(now)
-        depth = int(limits.REQUEST_QUEUE_SECONDS * self.rate / limits.BLOCK)
+        ahead = max(limits.REQUEST_QUEUE_SECONDS, LATENCIES * self.latency)
+        depth = int(ahead * self.rate / limits.BLOCK)
         if self._slow_start:
             depth = max(depth, limits.REQUEST_QUEUE_MIN + self._extra)
         most = limits.REQUEST_QUEUE_MAX if self.reqq is None else max(1, min(self.reqq, limits.REQUEST_QUEUE_MAX))
