@@ -378,7 +378,7 @@ def test_F13_the_nth_call_fails(tmp_path: Path, code: int) -> None:
 
     steps = count_calls(tmp_path, 5)
     descriptors = len(os.listdir("/proc/self/fd"))
-    for number in range(1, steps + 1, 1 if code == errno.EIO else 3):
+    for number in range(1, steps + 1, 1 if code == errno.EIO else 5):
         top, state = tmp_path / str(number), tmp_path / f"state {number}"
         with pytest.MonkeyPatch.context() as patch:
             at_the_nth_call(patch, number, fail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -136,3 +137,22 @@ def test_clear_forgets_all() -> None:
     pieces.clear()
     assert len(pieces) == 0
     assert early.used == 0
+
+
+def test_T5_memory_does_not_grow_with_the_piece() -> None:
+    geometry = Geometry(512 * MIB, 512 * MIB)
+    buffer = memoryview(bytearray(MIB))
+    early = EarlyBytes()
+    pieces = OpenPieces(geometry, early)
+    tracemalloc.start()
+    try:
+        for start in range(0, 32 * MIB, MIB):
+            pieces.feed(0, start, [buffer])
+        for start in range(256 * MIB, 300 * MIB, MIB):
+            pieces.feed(0, start, [buffer])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limits.OUT_OF_ORDER + MIB + MIB // 2
+    assert early.used == 0
+    assert pieces.digest(0) is None
