@@ -69,7 +69,6 @@ class Peer:
         self._strays = 0
         self._bad_requests = 0
         self._dropped_requests = 0
-        self._bitfield_allowed = True
         # sending
         self._out = bytearray()
         self._uploads: deque[Request] = deque()
@@ -137,12 +136,14 @@ class Peer:
         """Everything that arrived, without awaiting: the views end with the next receive."""
         transfer = self.transfer
         while (items := self._reader.take()) is not None:
-            for item in items:
-                if isinstance(item, list):
-                    transfer.on_run(self, item, now)
-                else:
-                    self._on_message(item, now)
-            transfer.disk.flush()
+            try:
+                for item in items:
+                    if isinstance(item, list):
+                        transfer.on_run(self, item, now)
+                    else:
+                        self._on_message(item, now)
+            finally:  # after a breach too: what came before it is accounted, and the next receive overwrites it
+                transfer.disk.flush()
             transfer.after_gulp()
         self.fill_requests(now)
         if self._out:
@@ -172,12 +173,10 @@ class Peer:
             self._on_interest(kind == wire.INTERESTED, now)
         elif kind == wire.STRAY_BLOCK:
             self.on_stray(1)
-        if kind != wire.EXTENDED:
-            self._bitfield_allowed = False
 
     def _on_bitfield(self, data: bytes) -> None:
-        if not self._bitfield_allowed:
-            raise PeerError("bitfield after other messages")
+        if self.received_total or self.sent_total:
+            raise PeerError("bitfield after data")
         try:
             bits = Bitfield.from_wire(data, self.transfer.geometry.piece_count)
         except ValueError as error:

@@ -191,7 +191,9 @@ class Lab:
 
     # -- scripted peers -------------------------------------------------------------------------------------------
 
-    async def call(self, session: Session, network: Network | None = None, peer_id: bytes | None = None) -> ScriptedPeer:
+    async def call(
+        self, session: Session, network: Network | None = None, peer_id: bytes | None = None
+    ) -> ScriptedPeer:
         """A scripted peer that has connected to ``session`` and said nothing yet."""
         network = network if network is not None else self.host()
         transport = await network.connect(self.address(session))
@@ -207,6 +209,7 @@ class Lab:
         has: Sequence[int] | None = None,
     ) -> ScriptedPeer:
         """A scripted peer of ``found`` that has said its handshake, and which pieces it has."""
+        await until(lambda: found.transfer is not None and found.transfer.active)
         peer = await self.call(found.session, network, peer_id)
         await peer.handshake(found.info_hash)
         if has is not None:
@@ -259,7 +262,7 @@ async def next_event(found: Torrent, kind: type[E], where: Callable[[E], bool] =
 
 async def until(condition: Callable[[], bool], *, step: float = 0.01) -> None:
     """Look every ``step`` seconds; the test's deadline ends it."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  # what is looked at has no event
         await trio.sleep(step)
 
 
