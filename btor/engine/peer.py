@@ -411,7 +411,7 @@ class Peer:
         overdue = self.queue.on_tick(now)
         if overdue:
             self.transfer.picker.release(self.source, overdue)
-        if self.am_interested or self.peer_interested or now - self.connected_at < limits.NO_MUTUAL_INTEREST:
+        if self.am_interested or self.peer_interested:
             self.last_useful = now
         elif now - self.last_useful > limits.NO_MUTUAL_INTEREST:
             self.close("no interest on either side")

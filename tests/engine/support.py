@@ -150,9 +150,7 @@ class Lab:
             settings.setdefault("bind", ("127.0.0.1",))
         else:
             settings.setdefault("hashers", 0)  # a child lives in real time
-        async with open_session(
-            Settings(**settings), network=network, rng=random.Random(self.rng.random())
-        ) as session:
+        async with open_session(Settings(**settings), network=network, rng=random.Random(self.rng.random())) as session:
             yield session
 
     async def session(self, network: Network | None = None, **settings: Any) -> Session:

@@ -27,7 +27,6 @@ from tests.engine.support import (
     message,
     next_event,
     piece_message,
-    requests_of,
     said,
     sample,
     scenario,
@@ -253,3 +252,287 @@ async def test_what_came_before_the_breach_is_on_disk(lab: Lab) -> None:
     other = await lab.join(leecher)
     await other.send(EXTENDED, bytes(2 * BLOCK))
     await finishes(lab, leecher, content)
+
+
+# --- blocks that nobody asked for -----------------------------------------------------------------------------------
+
+
+@scenario(both=True)
+async def test_the_second_stray_block_ends_the_connection(lab: Lab) -> None:
+    leecher = await lab.leech(CONTENT)
+    peer = await lab.join(leecher, has=range(CONTENT.pieces))
+    await hear_interest(peer)
+    await peer.block(3, 0, CONTENT.block(3, 0))
+    await peer.send(UNCHOKE)
+    asked = await hear_requests(peer, 1)  # the first one is borne, and not believed
+    assert asked
+    assert leecher.status().have_pieces == 0
+    await peer.block(3, 1, CONTENT.block(3, 0))
+    await peer.wait_closed()
+    await finishes(lab, leecher)
+
+
+@scenario()
+@pytest.mark.parametrize(
+    ("piece", "begin", "length"), [(0, 1, BLOCK), (0, 2 * BLOCK, 1), (0, 0, 1), (0, 0, BLOCK - 1), (0, BLOCK, 5)]
+)
+async def test_stray_shapes(lab: Lab, piece: int, begin: int, length: int) -> None:
+    leecher = await lab.leech(CONTENT)
+    peer = await lab.join(leecher, has=range(CONTENT.pieces))
+    await hear_interest(peer)
+    await peer.send(UNCHOKE)
+    await hear_requests(peer, 2)
+    for _ in range(2):
+        await peer.block(piece, begin, bytes(length))
+    await peer.wait_closed()
+    await finishes(lab, leecher)
+
+
+@scenario()
+async def test_blocks_that_come_after_a_choke_are_no_breach(lab: Lab) -> None:
+    content = sample(3 * BLOCK, piece_length=3 * BLOCK)
+    leecher = await lab.leech(content)
+    peer = await lab.join(leecher, has=[0])
+    await hear_interest(peer)
+    await peer.send(UNCHOKE)
+    await hear_requests(peer, 3)
+    await peer.block(0, 0, content.block(0, 0))
+    await peer.send(CHOKE)
+    for block in (1, 2):
+        await peer.block(0, block * BLOCK, content.block(0, block))
+    await leecher.wait_complete()
+    assert leecher.status().wasted == 0
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+async def unchoked(lab: Lab, seeder: Torrent) -> ScriptedPeer:
+    peer = await lab.join(seeder)
+    await peer.send(INTERESTED)
+    await peer.wait_for(UNCHOKE)
+    return peer
+
+
+BAD_REQUEST = {
+    "too long": (0, 0, BLOCK + 1),
+    "huge": (0, 0, 0xFFFFFFFF),
+    "empty": (0, 0, 0),
+    "over the end of the piece": (0, BLOCK + 1, BLOCK),
+    "overflowing": (0, 0xFFFFFFF0, BLOCK),
+    "no such piece": (CONTENT.pieces, 0, BLOCK),
+    "far away": (124_134_235, 0, BLOCK),
+}
+
+
+@scenario()
+@pytest.mark.parametrize("request_", BAD_REQUEST.values(), ids=BAD_REQUEST.keys())
+async def test_bad_requests(lab: Lab, request_: tuple[int, int, int]) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    bad = message(REQUEST, struct.pack(">III", *request_))
+    await peer.raw(bad * (BAD_REQUESTS - 1))
+    await peer.request(1, 0)
+    payload = await peer.wait_for(PIECE)
+    assert payload[8:] == CONTENT.block(1, 0)
+    assert len(said(peer, PIECE)) == 1
+    await peer.raw(bad)
+    await peer.wait_closed()
+
+
+@scenario()
+async def test_requests_of_any_shape_within_a_piece(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    for begin, length in [(0, 1), (1, BLOCK), (BLOCK - 5, 10), (2 * BLOCK - 1, 1)]:
+        await peer.request(2, begin, length)
+        payload = await peer.wait_for(PIECE)
+        assert struct.unpack_from(">II", payload) == (2, begin)
+        assert payload[8:] == CONTENT.piece(2)[begin : begin + length]
+
+
+@scenario()
+async def test_a_piece_that_we_lack(lab: Lab) -> None:
+    leecher = await lab.leech(CONTENT)
+    seed = await lab.join(leecher, has=[0])
+    await hear_interest(seed)
+    await seed.send(UNCHOKE)
+    await hear_requests(seed, 2)
+    peer = await unchoked(lab, leecher)
+    await peer.request(0, 0)
+    await seed.block(0, 0, CONTENT.block(0, 0))
+    await trio.sleep(1)
+    await peer.request(0, 0)  # the block is there, but not the piece
+    await trio.sleep(1)
+    await seed.block(0, BLOCK, CONTENT.block(0, 1))
+    await peer.wait_for(HAVE)
+    await peer.request(0, 0)
+    await peer.wait_for(PIECE)
+    assert len(said(peer, PIECE)) == 1
+
+
+@scenario()
+async def test_requests_of_one_that_was_never_unchoked(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT, upload_slots=1)
+    await unchoked(lab, seeder)
+    await unchoked(lab, seeder)  # the optimistic slot
+    peer = await lab.join(seeder)
+    await peer.send(INTERESTED)
+    for _ in range(BAD_REQUESTS - 1):
+        await peer.request(0, 0)
+    await trio.sleep(5)
+    await peer.request(0, 0)
+    await peer.wait_closed()
+    assert said(peer, PIECE) == []
+    assert said(peer, UNCHOKE) == []
+
+
+@scenario()
+async def test_requests_after_a_choke(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    transfer = seeder.transfer
+    assert transfer is not None
+    (inside,) = transfer.peers.values()
+    inside.choke(trio.current_time())
+    await peer.wait_for(CHOKE)
+    await trio.sleep(REQUEST_GRACE_AFTER_CHOKE / 2)
+    await peer.request(0, 0)  # it was on its way
+    await trio.sleep(REQUEST_GRACE_AFTER_CHOKE)
+    assert seeder.status().peers == 1
+    await peer.request(0, 0)
+    await peer.wait_closed()
+    assert said(peer, PIECE) == []
+
+
+@scenario()
+async def test_as_many_requests_as_are_accepted(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    one = message(REQUEST, struct.pack(">III", 0, 0, BLOCK))
+    # in one go; what is over the bound is dropped, and not held against the peer yet
+    await peer.raw(one * REQUESTS_UNANSWERED)
+    for _ in range(REQUESTS_ACCEPTED):
+        await peer.wait_for(PIECE)
+    await trio.sleep(10)
+    assert seeder.status().uploaded == REQUESTS_ACCEPTED * BLOCK
+    assert seeder.status().peers == 1
+
+
+@scenario()
+async def test_one_request_too_many(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    await peer.raw(message(REQUEST, struct.pack(">III", 0, 0, BLOCK)) * (REQUESTS_UNANSWERED + 1))
+    await peer.wait_closed()
+
+
+@scenario()
+async def test_cancelled_requests_are_not_served(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT, lab.host(up=50_000))
+    peer = await unchoked(lab, seeder)
+    asked = [(piece, begin) for piece in range(10) for begin in (0, BLOCK)]
+    for piece, begin in asked:
+        await peer.request(piece, begin)
+    kept = asked[:12] + asked[-1:]
+    for piece, begin in asked[12:-1]:
+        await peer.cancel(piece, begin)
+    while len(said(peer, PIECE)) < len(kept):
+        await peer.receive()
+    await trio.sleep(30)
+    served = [struct.unpack_from(">II", payload) for payload in said(peer, PIECE)]
+    assert served == kept
+    assert seeder.status().uploaded == len(kept) * BLOCK
+
+
+@scenario()
+async def test_a_cancel_that_comes_too_late(lab: Lab) -> None:
+    """A block of which something has been sent is sent whole: else the stream would be torn."""
+    lab.world.send_buffer = 3_000
+    seeder = await lab.seed(CONTENT, lab.host(up=2_000))
+    peer = await unchoked(lab, seeder)
+    await peer.request(0, 0)
+    await peer.request(0, BLOCK)
+    await trio.sleep(2)
+    await peer.cancel(0, 0)
+    await peer.cancel(0, BLOCK)
+    payload = await peer.wait_for(PIECE)
+    assert payload[8:] == CONTENT.block(0, 0)
+    await peer.request(5, 0)
+    payload = await peer.wait_for(PIECE)
+    assert payload[8:] == CONTENT.block(5, 0)
+
+
+@scenario()
+async def test_what_a_choke_leaves_of_the_requests(lab: Lab) -> None:
+    lab.world.send_buffer = 3_000
+    seeder = await lab.seed(CONTENT, lab.host(up=2_000))
+    peer = await unchoked(lab, seeder)
+    for begin in (0, BLOCK):
+        await peer.request(0, begin)
+    await trio.sleep(2)
+    assert seeder.transfer is not None
+    (inside,) = seeder.transfer.peers.values()
+    inside.choke(trio.current_time())
+    await peer.wait_for(CHOKE)
+    assert [payload[8:] for payload in said(peer, PIECE)] == [CONTENT.block(0, 0)]
+    await trio.sleep(60)
+    assert seeder.status().uploaded == BLOCK
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+async def hear_keep_alive(peer: ScriptedPeer) -> None:
+    while (await peer.receive()).id is not None:
+        pass
+
+
+@scenario()
+async def test_keep_alives(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    began = trio.current_time()
+    await hear_keep_alive(peer)
+    assert KEEP_ALIVE <= trio.current_time() - began <= KEEP_ALIVE + 2
+    await peer.keep_alive()
+    await hear_keep_alive(peer)
+    assert 2 * KEEP_ALIVE <= trio.current_time() - began <= 2 * KEEP_ALIVE + 4
+
+
+@scenario()
+async def test_a_silent_peer(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    began = trio.current_time()
+    await peer.wait_closed()
+    assert DEAD_PEER <= trio.current_time() - began <= DEAD_PEER + 2
+
+
+@scenario()
+async def test_keep_alives_keep_alive(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    for _ in range(10):
+        await trio.sleep(DEAD_PEER - 5)
+        await peer.keep_alive()
+    assert seeder.status().peers == 1
+
+
+@scenario()
+async def test_nobody_wants_anything(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await lab.join(seeder)
+    began = trio.current_time()
+
+    async def hold() -> None:
+        try:
+            while True:
+                await peer.keep_alive()
+                await trio.sleep(100)
+        except DisconnectedError:
+            return
+
+    lab.nursery.start_soon(hold)
+    await peer.wait_closed()
+    assert NO_MUTUAL_INTEREST <= trio.current_time() - began <= NO_MUTUAL_INTEREST + 2
