@@ -259,8 +259,7 @@ class Peer:
             room = min(room, allowance or 0)
         if room <= 0:
             return 0
-        source.rate = self.queue.rate
-        source.snubbed = self.queue.snubbed
+        self.queue.tell(source)
         runs = self.transfer.take(source, room, now)
         if not runs:
             return 0
