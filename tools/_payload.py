@@ -90,6 +90,10 @@ def info_hash(torrent: bytes) -> str:
     return hashlib.sha1(bencodepy.encode(bencodepy.decode(torrent)[b"info"])).hexdigest()
 
 
+def piece_count(torrent: bytes) -> int:
+    return len(bencodepy.decode(torrent)[b"info"][b"pieces"]) // 20
+
+
 def sha256_sums(path: Path) -> dict[str, str]:
     """SHA-256 of a file, or of every file below a folder, by path below ``path``."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())

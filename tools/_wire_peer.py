@@ -191,6 +191,16 @@ class _Connection:
         return struct.pack(">IBII", 9 + length, PIECE, piece, begin) + data
 
 
+async def until(done: Callable[[], bool], timeout: float) -> bool:
+    """Whether ``done()`` came true within ``timeout`` seconds."""
+    deadline = trio.current_time() + timeout
+    while not done():
+        if trio.current_time() > deadline:
+            return False
+        await trio.sleep(0.01)
+    return True
+
+
 def full_bitfield(pieces: int) -> bytes:
     """The bitfield of a peer that has every piece."""
     return bytes_of_pieces(range(pieces), pieces)

@@ -26,7 +26,7 @@ from tools import _btor, _payload, _wire_peer
 from tools._processes import Process, ProcessFailedError
 
 MIB = 1024 * 1024
-KINDS = ("checking", "record", "downloading")
+KINDS = ("checking", "first record", "downloading")
 LOST_PER_KILL = 16 * MIB
 OPEN_PIECES = 8  # at one seeder; each may be fetched again after a kill
 
@@ -68,15 +68,13 @@ def moment(trial: Trial, kind: str, process: Process) -> str:
     """Wait for a random moment of this kind, kill, and say when it was."""
     begun = time.monotonic()
     if kind == "checking":
-        time.sleep(trial.random.uniform(0.15, 0.9))
-    elif kind == "record":
-        before = folder_state(trial.state)
-        while folder_state(trial.state) == before and time.monotonic() - begun < 6 and process.running:
-            pass  # no sleep: the record is written within a few milliseconds
+        time.sleep(trial.random.uniform(0.15, 0.7))
+    elif kind in ("first record", "later record"):
+        wait_record(trial, process, 1 if kind == "first record" else 2)
         time.sleep(trial.random.uniform(0, 0.004))
     else:
         process.wait_event("checked", 30)
-        time.sleep(trial.random.uniform(0.1, 1.2))
+        time.sleep(trial.random.uniform(0.1, 0.9))
     if not process.running:
         raise ProcessFailedError(f"ended before it was killed\n{process.tail()}")
     process.signal(signal.SIGKILL)
@@ -84,15 +82,28 @@ def moment(trial: Trial, kind: str, process: Process) -> str:
     return f"{kind}, after {time.monotonic() - begun:.2f} s"
 
 
-def folder_state(folder: Path) -> tuple[tuple[str, int], ...]:
-    """Names and times of what is in a folder and below; changes as soon as a file is made or renamed there."""
-    found = []
-    for path in (folder, *folder.rglob("*")) if folder.exists() else ():
+def wait_record(trial: Trial, process: Process, number: int) -> None:
+    """Until this run begins to write its first record (it says that btor is at work), or its second, 5 s later."""
+    deadline = time.monotonic() + 10
+    seen = records(trial.state)
+    for _ in range(number):
+        while records(trial.state) == seen:
+            if time.monotonic() > deadline or not process.running:  # no sleep: a record takes a few milliseconds
+                return
+        if number > 1:
+            time.sleep(0.2)
+            seen = records(trial.state)
+
+
+def records(folder: Path) -> set[tuple[str, int]]:
+    """Names and times of the records in the state folder, the one that is being written too."""
+    found = set()
+    for path in folder.glob("resume/*.resume*"):
         try:
-            found.append((str(path), path.stat().st_mtime_ns))
+            found.add((path.name, path.stat().st_mtime_ns))
         except FileNotFoundError:
-            found.append((str(path), 0))
-    return tuple(found)
+            continue
+    return found
 
 
 def believed(trial: Trial, process: Process) -> tuple[int, set[int]]:
@@ -126,13 +137,15 @@ def check_start(trial: Trial, before: set[int], record: set[int]) -> str:
 def kills(trial: Trial, number: int) -> list[str]:
     """Kill ``number`` times; the faults found."""
     faults = []
-    plan = [KINDS[index % 3] for index in range(number)]
+    plan = ["later record"] * min(2, number // 4)  # 5 s each: more would not fit into one download
+    plan += [KINDS[index % 3] for index in range(number - len(plan))]
     trial.random.shuffle(plan)
-    records = 0
-    for index, kind in enumerate(plan):
-        if kind == "record" and records == 2:
-            kind = "checking"  # a record is written each five seconds: more would not fit into one download
-        records += kind == "record"
+    pieces = _payload.piece_count(trial.data)
+    disk: set[int] = set()
+    for index, planned in enumerate(plan):
+        # All kills come before the end: late ones leave no time to download much.
+        room = {"later record": 0.45, "downloading": 0.8}.get(planned, 1.0)
+        kind = planned if len(disk) < room * pieces else trial.random.choice(("checking", "first record"))
         process = trial.start()
         try:
             when = moment(trial, kind, process)

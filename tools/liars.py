@@ -13,7 +13,6 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import trio
 
 from tools import _btor, _payload
 from tools._processes import Process, ProcessFailedError
-from tools._wire_peer import WirePeer, full_bitfield
+from tools._wire_peer import WirePeer, full_bitfield, until
 
 KIB = 1024
 PIECE_LENGTH = 128 * KIB
@@ -38,16 +37,6 @@ class Outcome:
     liars_banned: int
     faults: list[str]
     seconds: float
-
-
-async def until(done: Callable[[], bool], timeout: float) -> bool:
-    """Whether ``done()`` came true within ``timeout`` seconds."""
-    deadline = trio.current_time() + timeout
-    while not done():
-        if trio.current_time() > deadline:
-            return False
-        await trio.sleep(0.01)
-    return True
 
 
 async def one_run(root: Path, torrent: Path, data: bytes, content: bytes, seed: int, rate: float) -> Outcome:

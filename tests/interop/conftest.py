@@ -33,6 +33,11 @@ class Album:
     name: str
     sums: dict[str, str]
 
+    @property
+    def info_hash(self) -> str:
+        """40 hex digits."""
+        return _payload.info_hash(self.data)
+
     def with_trackers(self, path: Path, *trackers: str) -> Path:
         """The torrent written to ``path`` with these trackers."""
         path.write_bytes(_payload.with_trackers(self.data, trackers))

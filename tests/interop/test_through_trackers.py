@@ -18,14 +18,14 @@ DIALLING = ("libtorrent", "aria2", "rtorrent")  # transmission dials no loopback
 
 
 @contextmanager
-def announce_url(name: str, where: Path) -> Iterator[str]:
-    """The tracker of this name, running: its announce URL."""
+def announce_url(name: str, album: Album, where: Path) -> Iterator[str]:
+    """The tracker of this name, running, ready for the torrent of ``album``: its announce URL."""
     kind, scheme = name.split()
     if kind == "btor":
         with _btor.tracker(where / "tracker") as tracker:
             yield tracker.http if scheme == "http" else tracker.udp
     else:
-        with opentracker() as running:
+        with opentracker([bytes.fromhex(album.info_hash)]) as running:
             yield running.http_url if scheme == "http" else running.udp_url
 
 
@@ -37,7 +37,7 @@ TRACKERS = pytest.mark.parametrize("tracker", ["btor http", "btor udp", "opentra
 def test_both_ways(name: str, tracker: str, album: Album, tmp_path: Path) -> None:
     """btor seeds, the client downloads; then the client alone seeds and a second btor downloads."""
     client = installed(name)
-    with announce_url(tracker, tmp_path) as url:
+    with announce_url(tracker, album, tmp_path) as url:
         torrent = album.with_trackers(tmp_path / "album.torrent", url)
         with (
             _btor.seed(torrent, album.content, tmp_path / "btor-seed") as seeder,
@@ -58,7 +58,7 @@ def test_both_ways(name: str, tracker: str, album: Album, tmp_path: Path) -> Non
 def test_one_swarm(tracker: str, album: Album, tmp_path: Path) -> None:
     """One `btor seed`; every client that dials and two btors download at once."""
     with ExitStack() as stack:
-        url = stack.enter_context(announce_url(tracker, tmp_path))
+        url = stack.enter_context(announce_url(tracker, album, tmp_path))
         torrent = album.with_trackers(tmp_path / "album.torrent", url)
         stack.enter_context(_btor.seed(torrent, album.content, tmp_path / "btor-seed"))
         peers = [
