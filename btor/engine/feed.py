@@ -6,7 +6,7 @@ when the queue is full the oldest event goes.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable
 
 import trio
@@ -20,9 +20,13 @@ class Subscription:
 
     def __init__(self, feed: Feed, first: Iterable[Event]) -> None:
         self._feed = feed
-        self._queue: deque[Event] = deque(first)
+        # the progress of a torrent stands under its info-hash, everything else under a number
+        self._queue: OrderedDict[str | int | None, Event] = OrderedDict()
+        self._count = 0
         self._arrived = trio.Event()
         self._closed = False
+        for event in first:  # however many: it is a snapshot of everything
+            self._append(event)
 
     def __aiter__(self) -> Subscription:
         return self
@@ -34,7 +38,7 @@ class Subscription:
                 raise StopAsyncIteration
             self._arrived = trio.Event()
             await self._arrived.wait()
-        return self._queue.popleft()
+        return self._queue.popitem(last=False)[1]
 
     def close(self) -> None:
         """Listen no more."""
@@ -44,15 +48,20 @@ class Subscription:
     def put(self, event: Event) -> None:
         """Queue an event."""
         queue = self._queue
-        if isinstance(event, Progress) and queue:
-            last = queue[-1]
-            if isinstance(last, Progress) and last.info_hash == event.info_hash:
-                queue.pop()
+        if isinstance(event, Progress):
+            queue.pop(event.info_hash, None)
         if len(queue) >= EVENT_QUEUE:
-            stale = next((index for index, old in enumerate(queue) if isinstance(old, Progress)), 0)
-            del queue[stale]
-        queue.append(event)
+            oldest = next(iter(queue))
+            del queue[next((key for key, old in queue.items() if isinstance(old, Progress)), oldest)]
+        self._append(event)
         self._arrived.set()
+
+    def _append(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._queue[event.info_hash] = event
+        else:
+            self._count += 1
+            self._queue[self._count] = event
 
     def end(self) -> None:
         """Nothing more comes; what is queued is still read."""

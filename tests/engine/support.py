@@ -135,6 +135,11 @@ class Lab:
     def ip_of(self, network: Network) -> str:
         return network.ips[0] if isinstance(network, Host) else "127.0.0.1"
 
+    def dialled(self, network: Network) -> list[Address]:
+        """Every attempt to connect from a simulated host, in order."""
+        assert isinstance(network, Host)
+        return [address for _, address in network.dialled]
+
     def address(self, session: Session) -> Address:
         """Where peers can reach ``session``."""
         return self.ip_of(session.network), session.port
