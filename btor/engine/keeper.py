@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -45,7 +46,7 @@ class Keeper:
         overwrite: bool,
         recheck: bool,
         seed_only: bool,
-        partial: bool,
+        seed_partial: bool,
     ) -> None:
         self._session = session
         self._metainfo = metainfo
@@ -53,7 +54,7 @@ class Keeper:
         self._place_is_content = place_is_content
         self._overwrite = overwrite
         self._recheck = recheck
-        self._partial = partial
+        self._seed_partial = seed_partial
         self.seed_only = seed_only
         self.warnings: list[str] = []
         self.have = Bitfield(metainfo.geometry.piece_count)
@@ -83,7 +84,7 @@ class Keeper:
             follow_links=self.seed_only,
         )
         record = await trio.to_thread.run_sync(self._lock_and_load, top)
-        found = await trio.to_thread.run_sync(survey, self.content, record)
+        found = await trio.to_thread.run_sync(partial(survey, self.content, record, recheck=self._recheck))
         protect = not (self.seed_only or self._overwrite)
         if protect:
             refuse(self.content, found, None)
@@ -93,9 +94,9 @@ class Keeper:
             await self._hashing.run(found.to_hash)
         if protect:
             refuse(self.content, found, self.have)
-        self.known_from = "hash" if found.to_hash.count else "resume" if record is not None else "nothing"
+        self.known_from = "hash" if found.to_hash.count else "resume" if found.trusted.count else "nothing"
         self.warnings += [f"{path} changed since the last run: hashed again" for path in found.changed]
-        if self.seed_only and not self.have.complete and not self._partial:
+        if self.seed_only and not self.have.complete and not self._seed_partial:
             missing = self.have.size - self.have.count
             raise IncompleteError(
                 f"{top}: {missing} of {self.have.size} pieces are missing or bad (--partial seeds what is there)"
@@ -123,7 +124,7 @@ class Keeper:
             self._lock = DestinationLock(self._state_dir, self._metainfo.info_hash, top)
         if record is not None:
             self._past = (record.uploaded, record.downloaded)
-        return None if self._recheck else record
+        return record
 
     def _begin(self, found: Survey) -> None:
         folder = self.content.top.parent

@@ -79,7 +79,7 @@ class Torrent:
             overwrite=overwrite,
             recheck=recheck,
             seed_only=seed_only,
-            partial=partial,
+            seed_partial=partial,
         )
         # what the announcer asks for
         self.key = session.rng.randrange(1 << 32)
