@@ -106,10 +106,10 @@ class Picker:
             return False
         source.bits[piece >> 3] |= 0x80 >> (piece & 7)
         source.have_count += 1
+        self._availability.add_one(piece)
         if source.have_count == self.geometry.piece_count:
             self.on_have_all(source)
             return True
-        self._availability.add_one(piece)
         self._choices.on_have(source, piece)
         if source.witness == -1 and piece not in self.have:
             source.witness = piece
