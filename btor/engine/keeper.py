@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from btor.engine.transfer import Transfer
     from btor.metainfo.torrent_file import Metainfo
 
+SMALL_SYNC = 16 * MIB  # verified bytes that a sync at the end may make durable: nobody notices that wait
 RESUME_SPACE = 64 * MIB  # free bytes that end the waiting of a full disk
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Keeper:
         self._saving = trio.Lock()
         self._hashing: Recheck | None = None
         self._past = (0, 0)  # uploaded and downloaded in earlier runs
+        self._saved_bytes = 0  # verified when the record was last written
 
     @property
     def checked_pieces(self) -> int:
@@ -89,6 +91,7 @@ class Keeper:
         if protect:
             refuse(self.content, found, None)
         self.have = found.trusted.copy()
+        self._saved_bytes = found.trusted.count * self._metainfo.geometry.piece_length
         if found.to_hash.count:
             self._hashing = Recheck(self._session.disk, self._metainfo, self.content, self.have)
             await self._hashing.run(found.to_hash)
@@ -158,7 +161,13 @@ class Keeper:
             )
             # a sync can take as long as the disk likes: the end of a session does not wait for it, and the record
             # is written only after it
+            done = transfer.done_bytes
             await trio.to_thread.run_sync(self._checkpoint.save, snapshot, abandon_on_cancel=True)
+            self._saved_bytes = done
+
+    def is_nearly_saved(self, transfer: Transfer) -> bool:
+        """Whether little would have to be synced to bring the record up to date."""
+        return transfer.done_bytes - self._saved_bytes <= SMALL_SYNC
 
     def has_space(self, needed: int) -> bool:
         """Whether ``needed`` bytes, or enough to go on for a while, are free."""

@@ -331,23 +331,24 @@ class Torrent:
         )
         self.feed.end()
 
-    async def save(self) -> None:
-        """Make the resume record know what is durable; errors are the torrent's."""
+    async def save(self, *, final: bool = False) -> None:
+        """Make the resume record know what is durable; errors are the torrent's. ``final``: nothing is written after."""
         try:
-            await self.keeper.save(self.transfer)
+            await self.keeper.save(self.transfer, final=final)
         except StorageError as error:
             self.on_storage_error(error)
 
     async def close(self) -> None:
         """The last of it, after the exchange has ended: writes, record, descriptors, lock.
 
-        Complete content is not synced again: nobody waits for that as with any other copy. What the last checkpoint
-        does not name is hashed again by the next run.
+        With much complete content to sync, nobody is made to wait for that: what the last checkpoint does not name is
+        hashed again by the next run.
         """
         transfer = self.transfer
-        if transfer is not None and self.error is None and not transfer.complete:
+        if transfer is not None and self.error is None:
             await transfer.disk.drain()
-            await self.save()
+            if not transfer.complete or self.keeper.is_nearly_saved(transfer):
+                await self.save(final=True)
         self.keeper.close()
 
     # ------------------------------------------------------------------------------------------ what happens
