@@ -34,17 +34,26 @@ class Reporter(Protocol):
     def close(self) -> None:
         """No more will be said through this."""
 
+    def leave(self) -> None:
+        """The process ends at once, out of order. Called in another thread."""
+
 
 class Names:
-    """The names of torrents by info hash, safe to print."""
+    """The names of torrents by info hash, safe to print, and which of them are known to seed."""
 
     def __init__(self) -> None:
         self._names: dict[str | None, str] = {}
+        self._seeding: set[str | None] = set()
 
-    def learn(self, event: Event) -> None:
-        """Remember the name that ``event`` tells, if it does."""
+    def learn(self, event: Event) -> bool:
+        """Remember what ``event`` tells. False: it only repeats what it has said before."""
         if isinstance(event, events.Started):
             self._names[event.info_hash] = display(event.name)
+        elif isinstance(event, events.Seeding):
+            known = event.info_hash in self._seeding
+            self._seeding.add(event.info_hash)
+            return not known
+        return True
 
     def of(self, event: Event) -> str:
         """The name of the torrent that ``event`` is about."""
@@ -87,6 +96,8 @@ def _happening(event: Event) -> tuple[str, int]:
         case events.Complete():
             took = f"{words.size(event.downloaded)} in {words.duration(event.seconds)}"
             return f"complete and verified: {took}", 0
+        case events.Seeding():
+            return f"seeding on port {event.port}", 0
         case events.Warned():
             return event.message, 0
         case events.Stopped():
@@ -109,10 +120,10 @@ class PlainLines:
         if isinstance(event, Progress):
             self._latest[event.info_hash] = (self._names.of(event), event)
             return
-        self._names.learn(event)
+        news = self._names.learn(event)
         if isinstance(event, events.Stopped | events.Failed):
             self._latest.pop(event.info_hash, None)
-        if line := notice(event, self._names.of(event), self._verbosity):
+        if news and (line := notice(event, self._names.of(event), self._verbosity)):
             self.say(line)
 
     def on_tick(self) -> None:
@@ -128,6 +139,9 @@ class PlainLines:
         output.tell(text)
 
     def close(self) -> None:
+        """Nothing is left behind by plain lines."""
+
+    def leave(self) -> None:
         """Nothing is left behind by plain lines."""
 
 
@@ -152,6 +166,9 @@ class JsonLines:
     def close(self) -> None:
         """Nothing is left behind by lines."""
 
+    def leave(self) -> None:
+        """Nothing is left behind by lines."""
+
 
 class Quiet:
     """Says nothing but errors and what is said through ``say``."""
@@ -171,6 +188,9 @@ class Quiet:
         output.tell(text)
 
     def close(self) -> None:
+        """Nothing."""
+
+    def leave(self) -> None:
         """Nothing."""
 
 

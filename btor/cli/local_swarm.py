@@ -301,6 +301,7 @@ class LocalSwarm:
         self._work.cancel()
 
     def _kill_all(self) -> None:
+        self._reporter.leave()
         for child in self._children:
             child.kill()
 

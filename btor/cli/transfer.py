@@ -149,7 +149,7 @@ class Transfer:
             raise output.ReaderGoneError
         if number is not None:
             if not self._voice.quiet:
-                output.tell("btor: interrupted: what is verified is kept, the same command goes on from there")
+                output.tell("btor: interrupted: the same command goes on from here")
             return 128 + number
         return self._end()
 
@@ -171,7 +171,7 @@ class Transfer:
 
     async def _main(self) -> int | None:
         """The trio side. Returns the number of the signal that ended it, or None."""
-        with interrupts.receive() as signals:
+        with interrupts.receive(self._reporter.leave) as signals:
             async with trio.open_nursery() as outer:
                 outer.start_soon(signals.cancel_on_first, self._work)
                 await self._session(outer)
@@ -201,8 +201,11 @@ class Transfer:
             async for event in happenings:
                 if isinstance(event, events.PeerChange) and event.change == "connected":
                     self._connected = True
-                if not isinstance(event, events.Failed):  # the job's own task says that, once
-                    self._reporter.on_event(event)
+                if isinstance(event, events.Failed):
+                    continue  # the job's own task says that, once
+                if isinstance(event, events.Seeding) and not self._goal.seed:
+                    continue  # it is about to end
+                self._reporter.on_event(event)
         except output.ReaderGoneError:
             self._leave()
         self._all_told.set()

@@ -1,8 +1,9 @@
 """The live view: a few lines at the bottom of a terminal, drawn over at each tick, with messages scrolling above.
 
-``frame`` makes the lines, ``LiveView`` puts them on the terminal. The cursor is never hidden and no mode is set, so a
-process that is killed leaves nothing behind. A terminal that got narrower has broken the longer of our lines in two:
-the way back to the top is counted in what they occupy now.
+``frame`` makes the lines, ``LiveView`` puts them on the terminal. Between two frames the cursor waits at the beginning
+of the first line, not behind the last: a terminal that gets narrower breaks the lines below in two, but keeps the
+cursor where it was in the text, so nothing has to be counted. The cursor is never hidden and no mode outlives a write,
+so a process that is killed leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from btor.engine.events import Event, Progress
 PERIOD = 1.0  # seconds between two frames, as progress arrives
 BAR_MIN, BAR_MAX = 5, 50
 REASON_LINES = 3  # why it waits, where it has room
+NO_WRAP, WRAP = "\x1b[?7l", "\x1b[?7h"  # what is too long for its line: cut off, or continued (DECAWM)
 WRAPPED_MIN = 10  # columns; in fewer, words are cut, not broken into lines
 ROW_NAME_MIN, ROW_NAME_MAX = 8, 40  # columns of the name where each torrent has one row
 
@@ -160,6 +162,15 @@ def _summary(rows: list[Row], columns: int) -> Text:
     return Text(", ".join(parts), "bold")
 
 
+def completed(row: Row, event: events.Complete) -> Row:
+    """``row`` when everything is there: what it shows if nothing comes after that."""
+    if row.progress is None:
+        return row
+    rate = event.downloaded / event.seconds if event.seconds > 0 else 0.0
+    whole = row.progress.total_bytes
+    return replace(row, progress=replace(row.progress, state="downloading", done_bytes=whole, down_rate=rate, eta=None))
+
+
 def cut(name: str, width: int, signs: Signs) -> str:
     """``name`` in exactly ``width`` columns."""
     if cell_len(name) > width:
@@ -177,7 +188,6 @@ class LiveView:
         self._verbosity = verbosity
         self._names = Names()
         self._rows: dict[str | None, Row] = {}
-        self._drawn: list[int] = []  # widths of the lines on the screen, in columns
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False, force_terminal=True)
         self._unicode = output.is_unicode(stream)
         self._signs = Signs.of(unicode=self._unicode)
@@ -191,12 +201,14 @@ class LiveView:
             if first:
                 self.on_tick()
             return
-        self._names.learn(event)
+        news = self._names.learn(event)
         if isinstance(event, events.Started):
             self._rows.setdefault(key, Row(self._shown(self._names.of(event))))
         elif isinstance(event, events.Failed) and key in self._rows:
-            self._rows[key] = Row(self._rows[key].name, self._rows[key].progress, self._shown(event.message))
-        if line := notice(event, self._names.of(event), self._verbosity):
+            self._rows[key] = replace(self._rows[key], failed=self._shown(event.message))
+        elif isinstance(event, events.Complete) and key in self._rows:
+            self._rows[key] = completed(self._rows[key], event)
+        if news and (line := notice(event, self._names.of(event), self._verbosity)):
             self.say(line)
 
     def on_tick(self) -> None:
@@ -209,11 +221,17 @@ class LiveView:
 
     def close(self) -> None:
         """Leave the last frame, and the cursor below it."""
-        if self._drawn:
-            self._put([])
-            output.write(self._stream, "\n")
-            self._drawn = []
+        lines = self._lines()
         self._rows.clear()
+        if lines:
+            output.write(self._stream, self._drawn(lines) + "\n")
+
+    def leave(self) -> None:
+        """Take the frame away with one system call: another thread does this while ours may be stuck."""
+        try:
+            os.write(self._stream.fileno(), b"\r\x1b[J")
+        except (OSError, ValueError):
+            pass  # the terminal has gone
 
     def _shown(self, text: str) -> str:
         """``text`` in the characters that the terminal has, so that its width is known."""
@@ -223,20 +241,19 @@ class LiveView:
         return progress if progress.reason.isascii() else replace(progress, reason=self._shown(progress.reason))
 
     def _put(self, above: list[str]) -> None:
-        """Go to the top of the last frame, print what belongs above, and draw the frame there, all in one write."""
-        width, height = self._size()
-        lines = frame(list(self._rows.values()), width, height, self._signs) if self._rows else []
-        text = self._back_to_top(width) + "".join(f"{line}\x1b[K\n" for line in above)
-        text += "\x1b[K\n".join(self._rendered(line) for line in lines)
-        self._drawn = [line.cell_len for line in lines]
-        output.write(self._stream, text + "\x1b[J")
+        """Print what belongs above and draw the frame below it, all in one write; the cursor goes back to its top."""
+        lines = self._lines()
+        text = "\r" + "".join(f"{line}\x1b[K\n" for line in above) + self._drawn(lines)
+        back = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
+        output.write(self._stream, f"{text}\r{back}")
 
-    def _back_to_top(self, width: int) -> str:
-        """From the end of the last frame to its beginning, in a terminal that is ``width`` wide now."""
-        if not self._drawn:
-            return ""
-        rows = sum(max(-(-columns // width), 1) for columns in self._drawn)
-        return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "")
+    def _lines(self) -> list[Text]:
+        width, height = self._size()
+        return frame(list(self._rows.values()), width, height, self._signs) if self._rows else []
+
+    def _drawn(self, lines: list[Text]) -> str:
+        """The frame, and nothing below it. No line of it can wrap, even if the terminal is not as wide as it said."""
+        return f"\r{NO_WRAP}" + "\x1b[K\n".join(self._rendered(line) for line in lines) + f"\x1b[J{WRAP}"
 
     def _rendered(self, line: Text) -> str:
         """``line`` with its colours, as far as this terminal has them and NO_COLOR allows."""

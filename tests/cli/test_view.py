@@ -149,6 +149,12 @@ def started(name: str) -> events.Started:
     )
 
 
+def complete(*, seconds: float, downloaded: int) -> events.Complete:
+    return events.Complete(
+        time=0.0, info_hash=INFO_HASH, seconds=seconds, downloaded=downloaded, uploaded=0, wasted=0, hash_failures=0
+    )
+
+
 def sized(view: LiveView, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int = 24) -> None:
     monkeypatch.setattr(view, "_size", lambda: (columns, lines))
 
@@ -157,28 +163,33 @@ def test_each_frame_is_drawn_over_the_last(terminal: Terminal, monkeypatch: pyte
     view = LiveView(terminal)
     sized(view, monkeypatch, 80)
     view.on_event(started("x"))
+    terminal.taken()
     view.on_event(progress())
-    first = terminal.taken()
-    assert first.count("\n") == 1  # two lines, the cursor stays on the second
-    view.on_tick()
-    assert terminal.taken().startswith("\r\x1b[1A")
+    text = terminal.taken()
+    assert text.startswith("\r\r\x1b[?7l")
+    assert text.count("\n") == 1
+    assert text.endswith("\x1b[J\x1b[?7h\r\x1b[1A")  # back at the top of two lines
     view.say("above")
-    assert terminal.taken().startswith("\r\x1b[1Aabove\x1b[K\n")
+    text = terminal.taken()
+    assert text.startswith("\rabove\x1b[K\n")
+    assert text.endswith("\x1b[1A")
     view.close()
-    assert terminal.taken().endswith("\n")
+    assert terminal.taken().endswith("\x1b[?7h\n")  # below them
+    view.close()
+    assert terminal.taken() == ""
 
 
-def test_a_narrower_terminal_has_broken_the_lines(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_frame_is_of_what_was_reached(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     view = LiveView(terminal)
-    sized(view, monkeypatch, 120)
+    sized(view, monkeypatch, 80)
     view.on_event(started("x"))
     view.on_event(progress())
-    width = frame([Row("x", progress())], 120, 24, UNICODE)[1].cell_len
+    view.on_event(complete(seconds=2.0, downloaded=4_000_000))
     terminal.taken()
-    sized(view, monkeypatch, 40)
-    view.on_tick()
-    rows = 1 + -(-width // 40)
-    assert terminal.taken().startswith(f"\r\x1b[{rows - 1}A")
+    view.close()
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.taken())
+    assert "100.0 %" in text
+    assert "2.00 MB/s" in text
 
 
 def test_progress_waits_for_the_tick(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +237,7 @@ def test_hostile_names_cannot_steer_the_terminal(terminal: Terminal, monkeypatch
     view.on_event(started("a\x1b[2Jb\u202ec\nd"))
     view.on_event(progress())
     view.on_event(events.Warned(time=0.0, info_hash=INFO_HASH, message="x\x1b]0;title\x07\u2066"))
-    text = re.sub(r"\x1b\[([0-9;]*m|[0-9]*[AK]|J)", "", terminal.taken())  # what the view itself writes
+    text = re.sub(r"\x1b\[([0-9;]*m|[0-9]*[AK]|J|\?7[hl])", "", terminal.taken())  # what the view itself writes
     assert not re.search("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
 
 
@@ -236,11 +247,7 @@ def test_notices_scroll_by_above(terminal: Terminal, monkeypatch: pytest.MonkeyP
     view.on_event(started("x"))
     view.on_event(progress())
     terminal.taken()
-    view.on_event(
-        events.Complete(
-            time=0.0, info_hash=INFO_HASH, seconds=61.0, downloaded=4, uploaded=0, wasted=0, hash_failures=0
-        )
-    )
+    view.on_event(complete(seconds=61.0, downloaded=4))
     assert "x: complete and verified: 4 B in 1:01" in terminal.taken()
     view.on_event(events.Failed(time=0.0, info_hash=INFO_HASH, code=4, kind="storage", message="write /x: no"))
     text = terminal.taken()
