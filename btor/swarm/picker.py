@@ -425,10 +425,9 @@ class Picker:
 
     def on_rejected(self, source: Source, piece: int, block: int) -> bool:
         """The source will not send this block; whether it had been asked for it."""
-        asked = source.outstanding.get(piece, 0) >> block & 1
-        if asked:
+        if source.outstanding.get(piece, 0) >> block & 1:
             self.release(source, [(piece, block, 1)])
-        return bool(asked or source.pardon(piece, 1 << block))
+        return bool(source.pardon(piece, 1 << block))  # no answer will come
 
     def release(self, source: Source, runs: Iterable[Run]) -> None:
         """Those of the blocks that are outstanding have taken too long: others may be asked, late ones are forgiven."""
