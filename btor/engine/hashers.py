@@ -106,6 +106,7 @@ class Hashers:
         if self._deaths < DEATHS:
             self._start()
             return
+        self._hand_out()  # children that live may have nothing to do
         while self._waiting and not self._children:
             job = self._jobs[self._waiting.popleft()][0]
             self._nursery.start_soon(self._container.run, "a hash", self._in_thread, job)
