@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ from btor import limits
 from btor.engine.hashers import Hashers
 from btor.errors import StorageError
 from btor.limits import BLOCK, MIB
+from btor.storage.hashing import SHORTER
 from btor.storage.pieces import EarlyBytes, OpenPieces
 from btor.storage.pool import FilePool
 
@@ -105,7 +107,8 @@ class Disk:
     async def room(self) -> None:
         """Return once there is room to queue; peers are not read meanwhile."""
         while self.queued > limits.DISK_QUEUE_HIGH:
-            self._drained = trio.Event()
+            if self._drained.is_set():
+                self._drained = trio.Event()
             await self._drained.wait()
 
 
@@ -316,4 +319,4 @@ def voluntary_switches() -> int:
 
 
 def _reason(code: int) -> str:
-    return "shorter than the torrent says" if code == errno.ENODATA else ""
+    return SHORTER if code == errno.ENODATA else os.strerror(code)

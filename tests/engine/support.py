@@ -72,6 +72,7 @@ class Sample:
         )
 
 
+@functools.lru_cache
 def sample(length: int = 300_000, *, piece_length: int = 2 * BLOCK, name: str = "content", seed: int = 1) -> Sample:
     """A torrent of one file."""
     content = random_bytes(length, seed)

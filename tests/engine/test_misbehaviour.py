@@ -63,7 +63,7 @@ async def finishes(lab: Lab, leecher: Torrent, content: Sample = CONTENT) -> Non
     assert content.is_at(leecher.keeper.content.top)
 
 
-# --- the handshake ------------------------------------------------------------------------------------------------
+# --- the handshake ---------------------------------------------------------------------------------------------------
 
 
 @scenario(both=True)
@@ -149,7 +149,7 @@ async def test_on_loopback_many_peers_share_an_address(lab: Lab) -> None:
         assert (await peer.receive()).id == BITFIELD
 
 
-# --- messages that end the connection -------------------------------------------------------------------------------
+# --- messages that end the connection --------------------------------------------------------------------------------
 
 LAST = CONTENT.pieces - 1
 BAD = {
@@ -254,7 +254,7 @@ async def test_what_came_before_the_breach_is_on_disk(lab: Lab) -> None:
     await finishes(lab, leecher, content)
 
 
-# --- blocks that nobody asked for -----------------------------------------------------------------------------------
+# --- blocks that nobody asked for ------------------------------------------------------------------------------------
 
 
 @scenario(both=True)
@@ -304,7 +304,7 @@ async def test_blocks_that_come_after_a_choke_are_no_breach(lab: Lab) -> None:
     assert leecher.status().wasted == 0
 
 
-# --- requests ---------------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
 async def unchoked(lab: Lab, seeder: Torrent) -> ScriptedPeer:
@@ -480,7 +480,7 @@ async def test_what_a_choke_leaves_of_the_requests(lab: Lab) -> None:
     assert seeder.status().uploaded == BLOCK
 
 
-# --- time -------------------------------------------------------------------------------------------------------------
+# --- time ------------------------------------------------------------------------------------------------------------
 
 
 async def hear_keep_alive(peer: ScriptedPeer) -> None:
