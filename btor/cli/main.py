@@ -46,7 +46,7 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, but a bare ``btor`` is an error of one line after the help."""
-        if not args:
+        if not args and not ctx.resilient_parsing:  # which is a shell that asks how to go on
             click.echo(ctx.get_help(), err=True)
             raise click.UsageError("no command given", ctx)
         return super().parse_args(ctx, args)
