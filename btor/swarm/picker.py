@@ -470,7 +470,8 @@ class Picker:
         if open_.alone is not None:
             if open_.owner is not None:
                 open_.owner.on_parole = False
-            for key in open_.alone.suspects & self.sources.keys():
+            suspects = set().union(*(other.alone.suspects for other in self._open.values() if other.alone))
+            for key in (open_.alone.suspects & self.sources.keys()) - suspects:
                 self.sources[key].on_parole = False
 
     def on_failed(self, piece: int, contributors: Collection[int]) -> None:

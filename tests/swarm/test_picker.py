@@ -210,6 +210,15 @@ def test_what_is_kept_for_one_is_shared_when_it_lets_go(end: str) -> None:
     assert take(picker, other, 8)[0] == (piece, 1, 7)
 
 
+def test_what_is_kept_for_one_that_leaves_with_nothing_outstanding_is_shared() -> None:
+    picker = picker_of(1, 8)
+    fast, other = join(picker, rate=FAST), join(picker)
+    fetch(picker, fast, 3)
+    assert fast.own
+    picker.remove_source(fast)
+    assert take(picker, other, 8) == [(0, 3, 5)]
+
+
 def test_a_piece_of_which_nothing_came_is_untouched_again() -> None:
     picker = picker_of(9, 8)
     source = join(picker)
@@ -323,6 +332,18 @@ def test_a_late_block_is_forgiven_and_used_once(why: str) -> None:
     picker.check_invariants()
 
 
+def test_a_late_block_may_leave_others_free() -> None:
+    picker = picker_of(1, 4)
+    source = join(picker)
+    fetch(picker, source, 1)
+    take(picker, source, 3)
+    picker.on_choked(source)
+    assert picker.on_blocks(source, 0, 2, 1) == (0b0100, 0b0100, False)
+    picker.check_invariants()
+    source.choked = False
+    assert take(picker, source, 4) == [(0, 1, 1), (0, 3, 1)]
+
+
 def test_an_answer_to_each_of_two_requests_for_a_block_is_forgiven() -> None:
     picker = picker_of(1, 1)
     source = join(picker)
@@ -398,6 +419,16 @@ def test_a_timed_out_block_of_a_shared_piece_is_left_to_others() -> None:
     picker.release(source, [(0, 0, 1)])
     assert take(picker, source, 1) == [(0, 2, 1)]
     assert take(picker, other, 4) == [(0, 0, 1), (0, 3, 1)]
+
+
+def test_a_shared_piece_that_is_all_avoided_is_passed_over() -> None:
+    picker = picker_of(2, 4)
+    source = join(picker)
+    ((piece, _, _),) = fetch(picker, source, 1)
+    assert take(picker, source, 3) == [(piece, 1, 3)]
+    picker.release(source, [(piece, 1, 3)])
+    leave_partials(picker, [1 - piece])
+    assert take(picker, source, 8) == [(1 - piece, 2, 2)]
 
 
 def test_a_source_that_leaves_takes_nothing_with_it() -> None:
@@ -706,9 +737,34 @@ def test_verified_without_being_asked_for() -> None:
     assert source.outstanding_count == 0
 
 
+def test_a_failed_piece_that_nobody_fills_may_be_found_on_disk() -> None:
+    picker = picker_of(1, 4)
+    one, two = join(picker), join(picker)
+    piece = mixed_failure(picker, one, two)
+    picker.on_verified(piece)
+    picker.check_invariants()
+    assert picker.have.complete
+    assert not one.on_parole and not two.on_parole
+
+
+def test_parole_ends_when_no_failed_piece_of_the_source_is_left() -> None:
+    picker = picker_of(2, 4)
+    one, two = join(picker, {0, 1}), join(picker, {0, 1})
+    first = mixed_failure(picker, one, two)
+    one.on_parole = two.on_parole = False
+    runs = take(picker, join(picker, {first}), 4)  # a stranger has taken that one
+    second = mixed_failure(picker, one, two)
+    assert {first, second} == {0, 1}
+    deliver(picker, next(source for source in picker.sources.values() if source.outstanding), runs)
+    assert one.on_parole and two.on_parole
+    picker.on_verified(second)
+    assert not one.on_parole and not two.on_parole
+
+
 def test_a_lost_piece_is_asked_again() -> None:
     picker = picker_of(2, 1, have=[0])
-    source = join(picker, {0})
+    source, seed = join(picker, {0}), join(picker, {0, 1})
+    assert picker.is_interesting(seed)
     assert not picker.is_interesting(source)
     picker.on_lost(0)
     picker.on_lost(0)
