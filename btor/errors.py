@@ -94,7 +94,7 @@ class NetworkError(BtorError):
 
 
 class StorageError(BtorError):
-    """The disk said no. ``operation``: the verb (``open``, ``write`` …); ``path``: the file; ``errno``: the system's."""
+    """The disk said no. ``operation``: the verb (``open``, ``write`` …); ``path``: the file; ``errno``: as in OSError."""
 
     exit_status = 4
     kind = "storage"

@@ -349,12 +349,17 @@ class Peer:
         if self._uploads and budget > 0:
             budget = min(budget, 2 * self._last_taken)
             view, answered = await self._frame(budget)
-        blocks = view[self._head_sent : self._head_sent + budget] if answered else view
+        end = min(self._head_sent + budget, len(view)) if answered else 0
         head_first = bool(self._head_sent)
-        order: tuple[memoryview | bytearray, ...] = (self._out, blocks)
-        if head_first:
-            # a message may stand behind whole blocks only, and the budget can end inside one
-            order = (blocks, self._out) if self._head_sent + len(blocks) == len(view) else (blocks,)
+        order: tuple[memoryview | bytearray, ...]
+        if not head_first:
+            blocks = view[:end]
+            order = (self._out, blocks)
+        else:
+            # a message may stand only behind a whole block, and must not wait until the budget happens to end there
+            whole = self._end_of_whole_blocks(end) if self._out else 0
+            blocks = view[self._head_sent : whole or end]
+            order = (blocks, self._out) if whole else (blocks,)
         parts = [part for part in order if len(part)]
         if not parts:
             return True
@@ -371,6 +376,15 @@ class Peer:
             self._last_taken = max(from_blocks, SEND_GULP_MIN)
             self._on_sent(from_blocks, now)
         return taken == wanted
+
+    def _end_of_whole_blocks(self, limit: int) -> int:
+        """Where the last framed reply ends that fits into ``limit`` bytes; 0 if none does."""
+        end = 0
+        for _, _, length in self._uploads:
+            if end + limits.PIECE_HEADER + length > limit:
+                break
+            end += limits.PIECE_HEADER + length
+        return end
 
     async def _frame(self, budget: int) -> tuple[memoryview, int]:
         transfer = self.transfer

@@ -332,7 +332,7 @@ class Torrent:
         self.feed.end()
 
     async def save(self, *, final: bool = False) -> None:
-        """Make the resume record know what is durable; errors are the torrent's. ``final``: nothing is written after."""
+        """Make the resume record say what is durable; errors are the torrent's. ``final``: nothing is written later."""
         try:
             await self.keeper.save(self.transfer, final=final)
         except StorageError as error:

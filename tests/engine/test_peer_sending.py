@@ -103,6 +103,21 @@ async def test_messages_and_blocks_never_mix(seed: int) -> None:
     assert seen_haves == haves
 
 
+async def test_messages_do_not_wait_for_the_end_of_the_queue() -> None:
+    """With a trickle of an allowance there is always a block half sent: requests must still get through."""
+    peer, transport = make_peer(random.Random(0))
+    transport.chance = cast(Any, SimpleNamespace(random=lambda: 1.0, randint=lambda low, high: high))
+    for block in range(3):
+        peer._uploads.append((0, block * BLOCK, BLOCK))
+    with trio.fail_after(20):
+        await peer._send(2_500)
+        peer._out += wire.encode_have(1)
+        while peer._out:
+            await peer._send(2_500)
+    assert len(transport.sent) == 13 + BLOCK + 9
+    assert bytes(transport.sent[-9:]) == wire.encode_have(1)
+
+
 def decode(stream: bytes) -> tuple[list[tuple[int, int, int]], list[int]]:
     """The blocks (checked against the content) and haves in a stream."""
     reader = wire.MessageReader(GEOMETRY)
