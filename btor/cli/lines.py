@@ -132,7 +132,7 @@ class PlainLines:
             self.say(summary([progress for _, progress in self._latest.values()]))
             return
         for name, progress in self._latest.values():
-            self.say(words.progress_line(name, progress))
+            self.say(display(words.progress_line(name, progress), limit=NOTICE_CHARACTERS))
 
     def say(self, text: str) -> None:
         """A line on standard error."""

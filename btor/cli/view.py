@@ -21,6 +21,7 @@ from btor.cli import output, words
 from btor.cli.lines import Names, notice, summary
 from btor.engine import events
 from btor.engine.events import Event, Progress
+from btor.metainfo.paths import display
 
 PERIOD = 1.0  # seconds between two frames, as progress arrives
 BAR_MIN, BAR_MAX = 5, 50
@@ -234,11 +235,12 @@ class LiveView:
             pass  # the terminal has gone
 
     def _shown(self, text: str) -> str:
-        """``text`` in the characters that the terminal has, so that its width is known."""
+        """``text`` without what could steer the terminal, in the characters that it has, so that its width is known."""
+        text = display(text)
         return text if self._unicode else text.replace("…", "...").encode("ascii", "replace").decode()
 
     def _shown_progress(self, progress: Progress) -> Progress:
-        return progress if progress.reason.isascii() else replace(progress, reason=self._shown(progress.reason))
+        return replace(progress, reason=self._shown(progress.reason)) if progress.reason else progress
 
     def _put(self, above: list[str]) -> None:
         """Print what belongs above and draw the frame below it, all in one write; the cursor goes back to its top."""
