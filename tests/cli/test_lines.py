@@ -14,7 +14,7 @@ from btor.engine.events import Event
 from tests.cli.fakes import INFO_HASH, progress
 
 
-def event(kind: type[Event], **fields: Any) -> Event:
+def event(kind: type[Event], /, **fields: Any) -> Event:
     return kind(time=1_700_000_000.123456, info_hash=INFO_HASH, **fields)
 
 
@@ -96,18 +96,7 @@ def test_errors_are_said_as_the_command_says_them() -> None:
 def test_foreign_texts_are_filtered(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = PlainLines(2)
     reporter.on_event(event(events.Started, name="a\x1b[2J\nb", total_bytes=1, piece_length=1, pieces=1, port=1))
-    reporter.on_event(
-        event(
-            events.TrackerAnswer,
-            url="u",
-            ok=False,
-            peers=0,
-            seeders=None,
-            leechers=None,
-            interval=None,
-            message="\x1b\n",
-        )
-    )
+    reporter.on_event(event(events.Warned, message="\x1b]0;title\n"))
     reporter.on_event(event(events.PeerChange, address="a", client="\u202ex", change="connected", reason="\x07"))
     reporter.on_event(progress(reason="x\x1b"))
     reporter.on_tick()
