@@ -19,11 +19,9 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 from btor import limits
-from btor.errors import PeerError
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
-from btor.swarm.availability import Availability
-from btor.swarm.choices import Choices
+from btor.swarm.holdings import Holdings
 from btor.swarm.partials import Alone, OpenPiece, Partials
 from btor.swarm.source import Source
 
@@ -39,31 +37,15 @@ SHARE_LATENCIES: Final = 2.0
 RETRY: Final = 2.0  # s between requests of blocks that the source let time out or rejected, if nobody else has them
 
 
-class Picker:
-    """The picker of one torrent.
-
-    ``have`` belongs to the picker from now on: others read it. ``rng`` decides among equals.
-    """
+class Picker(Holdings):
+    """The picker of one torrent: what is asked of the sources, on top of what they have (``Holdings``)."""
 
     def __init__(self, geometry: Geometry, have: Bitfield, rng: random.Random) -> None:
-        self.geometry = geometry
-        self.have = have
-        self.sources: dict[int, Source] = {}
-        self._rng = rng
-        self._availability = Availability(geometry.piece_count)
-        self._choices = Choices(geometry, have, self._availability, rng)
+        super().__init__(geometry, have, rng)
         self._open: dict[int, OpenPiece] = {}
         self._partials = Partials()
         self._cancels: list[Cancel] = []
         self._restarts: list[int] = []
-
-    # --- sources -------------------------------------------------------------------------------------------------
-
-    def add_source(self, key: int) -> Source:
-        """A new source, which has nothing yet and chokes us. ``key`` is unique over all sources there ever were."""
-        source = Source(key, self._availability.length)
-        self.sources[key] = source
-        return source
 
     def remove_source(self, source: Source) -> None:
         """The source is gone: what was asked of it is free again, what it has no longer counts."""
@@ -75,60 +57,7 @@ class Picker:
             else:
                 self._restart(open_)
                 self._close_if_idle(open_)
-        self._uncount(source)
-        del self.sources[source.key]
-
-    def _uncount(self, source: Source) -> None:
-        if source.complete:
-            self._availability.seeds -= 1
-        elif source.have_count:
-            self._availability.remove(int.from_bytes(source.bits, "big"))
-
-    def on_bitfield(self, source: Source, bitfield: Bitfield) -> None:
-        """The source has exactly these pieces. ``bitfield`` is of the torrent's size and is copied."""
-        self._uncount(source)
-        source.have_count = bitfield.count
-        source.complete = bitfield.complete
-        source.witness = None
-        self._choices.forget(source)
-        if source.complete:
-            source.bits = bytearray()
-            self._availability.seeds += 1
-        else:
-            source.bits = bytearray(bitfield.to_wire())
-            self._availability.add(bitfield.to_int())
-
-    def on_have(self, source: Source, piece: int) -> bool:
-        """The source has ``piece``; whether that is news. PeerError: there is no such piece."""
-        if not 0 <= piece < self.geometry.piece_count:
-            raise PeerError(f"have of piece {piece} of {self.geometry.piece_count}")
-        if source.has(piece):
-            return False
-        source.bits[piece >> 3] |= 0x80 >> (piece & 7)
-        source.have_count += 1
-        self._availability.add_one(piece)
-        if source.have_count == self.geometry.piece_count:
-            self.on_have_all(source)
-            return True
-        self._choices.on_have(source, piece)
-        if source.witness == -1 and piece not in self.have:
-            source.witness = piece
-        return True
-
-    def on_have_all(self, source: Source) -> None:
-        """The source has every piece."""
-        self.on_bitfield(source, Bitfield.full(self.geometry.piece_count))
-
-    def is_interesting(self, source: Source) -> bool:
-        """Whether the source has a piece that we lack."""
-        have = self.have
-        if source.complete:
-            return not have.complete
-        if source.witness is None or (source.witness >= 0 and source.witness in have):
-            pieces = int.from_bytes(source.bits, "big")
-            pieces ^= pieces & have.to_int()
-            source.witness = self._choices.any_of(pieces) if pieces else -1
-        return source.witness >= 0
+        self._forget(source)
 
     # --- asking --------------------------------------------------------------------------------------------------
 
@@ -514,19 +443,6 @@ class Picker:
 
     # --- looking in ----------------------------------------------------------------------------------------------
 
-    @property
-    def seeds(self) -> int:
-        """How many sources have every piece."""
-        return self._availability.seeds
-
-    def availability(self, piece: int) -> int:
-        """How many sources have ``piece``."""
-        return self._availability.count(piece)
-
-    def copies(self) -> float:
-        """Distributed copies among the sources: below 1 the torrent cannot be completed from them."""
-        return self._availability.copies()
-
     def open_pieces(self) -> list[int]:
         """The pieces between first request and verdict."""
         return list(self._open)
@@ -535,13 +451,6 @@ class Picker:
         """A mask of the blocks of the open ``piece`` that have come; 0 if it is not open."""
         open_ = self._open.get(piece)
         return self.geometry.all_blocks(piece) ^ open_.missing if open_ is not None else 0
-
-    def wanted_left(self) -> int:
-        """Bytes of the pieces that are not had."""
-        geometry, have = self.geometry, self.have
-        left = (geometry.piece_count - have.count) * geometry.piece_length
-        last = geometry.piece_count - 1
-        return left if last in have else left - geometry.piece_length + geometry.last_piece_length
 
     def check_invariants(self) -> None:
         """AssertionError unless what the head of this module says holds. Slow: for tests."""

@@ -1,0 +1,116 @@
+"""What each source has, and so which of them is worth asking.
+
+Sources that have everything hold no bitfield and are counted once. Whether a source is interesting is known from one
+piece of its that we lack, its witness; another is looked for only when we have got that one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from btor.errors import PeerError
+from btor.metainfo.bitfield import Bitfield
+from btor.metainfo.geometry import Geometry
+from btor.swarm.availability import Availability
+from btor.swarm.choices import Choices
+from btor.swarm.source import Source
+
+if TYPE_CHECKING:
+    import random
+
+
+class Holdings:
+    """The sources of one torrent, by key, and our own pieces.
+
+    ``have`` belongs to this object from now on: others read it. ``rng`` decides among equals.
+    """
+
+    def __init__(self, geometry: Geometry, have: Bitfield, rng: random.Random) -> None:
+        self.geometry = geometry
+        self.have = have
+        self.sources: dict[int, Source] = {}
+        self._rng = rng
+        self._availability = Availability(geometry.piece_count)
+        self._choices = Choices(geometry, have, self._availability, rng)
+
+    def add_source(self, key: int) -> Source:
+        """A new source, which has nothing yet and chokes us. ``key`` is unique over all sources there ever were."""
+        source = Source(key, self._availability.length)
+        self.sources[key] = source
+        return source
+
+    def _forget(self, source: Source) -> None:
+        self._uncount(source)
+        del self.sources[source.key]
+
+    def _uncount(self, source: Source) -> None:
+        if source.complete:
+            self._availability.seeds -= 1
+        elif source.have_count:
+            self._availability.remove(int.from_bytes(source.bits, "big"))
+
+    def on_bitfield(self, source: Source, bitfield: Bitfield) -> None:
+        """The source has exactly these pieces. ``bitfield`` is of the torrent's size and is copied."""
+        self._uncount(source)
+        source.have_count = bitfield.count
+        source.complete = bitfield.complete
+        source.witness = None
+        self._choices.forget(source)
+        if source.complete:
+            source.bits = bytearray()
+            self._availability.seeds += 1
+        else:
+            source.bits = bytearray(bitfield.to_wire())
+            self._availability.add(bitfield.to_int())
+
+    def on_have(self, source: Source, piece: int) -> bool:
+        """The source has ``piece``; whether that is news. PeerError: there is no such piece."""
+        if not 0 <= piece < self.geometry.piece_count:
+            raise PeerError(f"have of piece {piece} of {self.geometry.piece_count}")
+        if source.has(piece):
+            return False
+        source.bits[piece >> 3] |= 0x80 >> (piece & 7)
+        source.have_count += 1
+        self._availability.add_one(piece)
+        if source.have_count == self.geometry.piece_count:
+            self.on_have_all(source)
+            return True
+        self._choices.on_have(source, piece)
+        if source.witness == -1 and piece not in self.have:
+            source.witness = piece
+        return True
+
+    def on_have_all(self, source: Source) -> None:
+        """The source has every piece."""
+        self.on_bitfield(source, Bitfield.full(self.geometry.piece_count))
+
+    def is_interesting(self, source: Source) -> bool:
+        """Whether the source has a piece that we lack."""
+        have = self.have
+        if source.complete:
+            return not have.complete
+        if source.witness is None or (source.witness >= 0 and source.witness in have):
+            pieces = int.from_bytes(source.bits, "big")
+            pieces ^= pieces & have.to_int()
+            source.witness = self._choices.any_of(pieces) if pieces else -1
+        return source.witness >= 0
+
+    @property
+    def seeds(self) -> int:
+        """How many sources have every piece."""
+        return self._availability.seeds
+
+    def availability(self, piece: int) -> int:
+        """How many sources have ``piece``."""
+        return self._availability.count(piece)
+
+    def copies(self) -> float:
+        """Distributed copies among the sources: below 1 the torrent cannot be completed from them."""
+        return self._availability.copies()
+
+    def wanted_left(self) -> int:
+        """Bytes of the pieces that are not had."""
+        geometry, have = self.geometry, self.have
+        left = (geometry.piece_count - have.count) * geometry.piece_length
+        last = geometry.piece_count - 1
+        return left if last in have else left - geometry.piece_length + geometry.last_piece_length
