@@ -247,6 +247,11 @@ class TorrentDisk:
         while self._queue:
             await self._write_next()
 
+    def abandon(self) -> None:
+        """The torrent has failed: what waits is not written, and its place in the session's queue is free."""
+        while len(self._queue) > self._writing.locked():  # the first one is being written
+            self._disk.on_queued(-len(self._queue.pop()[1]))
+
     async def _write_next(self) -> None:
         async with self._writing:
             if not self._queue:

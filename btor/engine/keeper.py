@@ -178,7 +178,8 @@ class Keeper:
             return False
 
     def close(self) -> None:
-        """Close the files and let go of the place."""
+        """Close the files and let go of the place; no record is written any more."""
+        self._checkpoint = None
         if hasattr(self, "content"):
             self.content.close()
         if self._lock is not None:

@@ -16,7 +16,7 @@ from btor import limits
 from btor.errors import PeerError
 from btor.limits import BLOCK
 from btor.metainfo.bitfield import Bitfield
-from btor.swarm.requests import RequestQueue
+from btor.swarm.requests import RequestQueue, runs_of
 from btor.wire import messages as wire
 from btor.wire.address import format_address
 from btor.wire.client_id import client_name
@@ -272,6 +272,17 @@ class Peer:
         self.queue.on_dropped([(piece, block, 1)])
         self._out += wire.encode_cancel(piece, block * BLOCK, self.transfer.geometry.block_size(piece, block))
         self.session.flush_soon(self)
+
+    def take_requests_back(self) -> None:
+        """Nothing is wanted for now: cancel all that was asked."""
+        transfer = self.transfer
+        transfer.on_requests_dropped(self.source.outstanding_count)
+        for piece, mask in list(self.source.outstanding.items()):
+            runs = runs_of(piece, mask)
+            transfer.picker.release(self.source, runs)
+            for _, first, count in runs:
+                for block in range(first, first + count):
+                    self.send_cancel(piece, block)
 
     def send_have(self, piece: int) -> None:
         """Tell about a new piece, with the next send."""

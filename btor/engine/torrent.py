@@ -126,12 +126,17 @@ class Torrent:
 
     async def pause(self) -> None:
         """Leave the swarm: peers are closed, trackers told, what was received is kept."""
-        if self._resumed.is_set():
+        if not self.is_paused:
             self._resumed = trio.Event()
             self._active.cancel()
             if self.transfer is not None:
                 await self.transfer.disk.drain()
                 await self.save()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it was told to pause."""
+        return not self._resumed.is_set()
 
     async def resume(self) -> None:
         """Go on after a pause."""
@@ -179,6 +184,8 @@ class Torrent:
     # ------------------------------------------------------------------------------------------ state in words
 
     def _current_state(self, rate: float) -> State:
+        if self.is_paused and self._state not in ("checking", "stopped", "error"):
+            return "paused"
         if self._state != "downloading" or self.transfer is None:
             return self._state
         asked = any(peer.source.outstanding_count for peer in self.transfer.peers.values())
@@ -262,6 +269,8 @@ class Torrent:
         finally:
             self._state = "error" if self.error is not None else "stopped"
             if self.error is not None:
+                if self.transfer is not None:
+                    self.transfer.disk.abandon()
                 self.keeper.close()
             self._ended.set()
             self._tell_stopped()
@@ -294,10 +303,7 @@ class Torrent:
         """In and out of the swarm, as pauses come and go."""
         assert self.transfer is not None
         while True:
-            if not self._resumed.is_set():
-                state, self._state = self._state, "paused"
-                await self._resumed.wait()
-                self._state = state
+            await self._resumed.wait()
             with trio.CancelScope() as self._active:
                 self.session.announcer.add(self)
                 try:
@@ -386,6 +392,8 @@ class Torrent:
 
     def on_storage_error(self, error: StorageError) -> None:
         """The disk failed: the torrent ends, or waits for space if that was asked for."""
+        if self.error is not None:
+            return
         transfer = self.transfer
         if transfer is not None and self.wait_for_space and error.errno in NO_SPACE:
             self._on_disk_full(transfer, error)
@@ -416,11 +424,11 @@ class Torrent:
             if self._state == "disk_full" and now >= self._next_probe:
                 self._next_probe = now + limits.FREE_SPACE_PROBE
                 if self.keeper.has_space(self.metainfo.geometry.total_length - transfer.done_bytes):
-                    self._state = "downloading"
+                    self._state = "seeding" if transfer.complete else "downloading"
                     transfer.go_on_asking()
         if self.feed.listened and not self._ended.is_set():
             self.feed.publish(self.status())
-            if self._state == "seeding" and now >= self._next_seeding:
+            if self._state == "seeding" and now >= self._next_seeding and not self.is_paused:
                 self._tell_seeding(now)
 
     def _tell_seeding(self, now: float) -> None:

@@ -267,6 +267,8 @@ class Transfer:
     def stop_asking(self) -> None:
         """Only upload from now on."""
         self.paused_requests = True
+        for peer in self.peers.values():
+            peer.take_requests_back()
 
     def go_on_asking(self) -> None:
         """Download again."""
