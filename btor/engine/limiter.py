@@ -20,36 +20,43 @@ if TYPE_CHECKING:
 
 PACE: Final = 0.05  # s between two rounds of the pacer; a fifth of the burst
 IDLE_PACE: Final = 1.0  # s between two looks whether anything is limited
-GRANT_MIN: Final = 2_048  # bytes: a smaller share of a round is not worth a system call
 GRANT_AT_ONCE: Final = 64 * 1024  # with that much in the bucket and nobody waiting, no need to wait for the pacer
 
 
 class UploadGate:
-    """What stands before each send of a torrent's peers."""
+    """What stands before each send of a torrent's peers.
+
+    Whole blocks go to one peer after the other: a peer that is inside a block comes first, because nothing else can be
+    sent to it before the block is whole. Shared out evenly, a small limit would leave every peer inside a block.
+    """
 
     def __init__(self, bucket: TokenBucket) -> None:
         self.bucket = bucket
         self._waiting = trio.lowlevel.ParkingLot()
+        self._inside_block = trio.lowlevel.ParkingLot()
         self._share = 0
 
-    async def allowance(self) -> int:
+    async def allowance(self, *, inside_block: bool) -> int:
         """How many bytes the caller may send now; waits, first come first served, until there are some."""
         if not self.bucket.limited:
             return SEND_GULP
-        if not self._waiting:
+        if not self._waiting and not self._inside_block:
             available = self.bucket.available(trio.current_time())
             if available >= GRANT_AT_ONCE:
                 return min(available, SEND_GULP)
-        await self._waiting.park()
+        await (self._inside_block if inside_block else self._waiting).park()
         return min(self._share, SEND_GULP)
 
     def pace(self, now: float) -> None:
-        """Let as many go on as there are tokens for, in equal shares."""
-        waiting = len(self._waiting)
+        """Let as many go on as there are tokens for."""
+        waiting = len(self._inside_block) + len(self._waiting)
         available = self.bucket.available(now) if waiting else 0
         if available > 0:
-            self._share = max(available // waiting, min(GRANT_MIN, available))
-            self._waiting.unpark(count=max(1, available // self._share))
+            self._share = max(available // waiting, min(available, BLOCK))
+            count = max(1, available // self._share)
+            first = min(count, len(self._inside_block))
+            self._inside_block.unpark(count=first)
+            self._waiting.unpark(count=count - first)
 
 
 class Pacer:

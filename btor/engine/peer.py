@@ -348,7 +348,7 @@ class Peer:
                 self._stuck = False
             budget = limits.SEND_GULP
             if self._uploads:
-                budget = await self.transfer.upload.allowance()
+                budget = await self.transfer.upload.allowance(inside_block=self._head_sent > 0)
             if not await self._send(budget):
                 self._stuck = True
             else:
