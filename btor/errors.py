@@ -94,7 +94,7 @@ class NetworkError(BtorError):
 
 
 class StorageError(BtorError):
-    """The disk said no. ``operation``: the verb (``open``, ``write`` …); ``path``: the file; ``errno``: as in OSError."""
+    """The disk said no. ``operation``: a verb (``open``, ``write`` …). ``path``: the file. ``errno``: as in OSError."""
 
     exit_status = 4
     kind = "storage"

@@ -14,7 +14,6 @@ MIB: Final = 1024 * 1024
 TORRENT_DEPTH: Final = 100  # .torrent files and resume records
 MESSAGE_DEPTH: Final = 10  # tracker replies, extension messages, DHT
 TORRENT_TOKENS: Final = 3_000_000
-METADATA_TOKENS: Final = 2_500_000
 MESSAGE_TOKENS: Final = 20_000
 INTEGER_CHARACTERS: Final = 20  # int64 with its sign; CPython's int() fails above 4,300 digits
 STRING_LENGTH_DIGITS: Final = 10
@@ -168,14 +167,12 @@ UDP_TRACKER_ANSWER: Final = 1_232  # bytes that pass every IPv6 path in one pack
 GULP_MIN: Final = 64 * KIB
 GULP_MAX: Final = 4 * MIB
 SEND_GULP: Final = MIB
-UPLOAD_BUFFER: Final = 512 * KIB
 OUT_OF_ORDER: Final = 4 * MIB  # blocks held for an inline hash, a session; above, the piece is read back
 DISK_QUEUE_HIGH: Final = 16 * MIB  # waiting for a slow disk, a session; above, peers are not read
 DISK_QUEUE_LOW: Final = 12 * MIB
 SLOW_WRITE_PER_MIB: Final = 0.005
 STALLED_WRITE: Final = 0.050
 OPEN_FILES: Final = 128
-RESERVED_DESCRIPTORS: Final = 64
 DESCRIPTORS: Final = 65_536
 CHECKPOINT_PERIOD: Final = 5.0  # of the resume record
 RESUME_RECORD_SIZE: Final = 16 * MIB  # twice that of the most pieces and files a torrent may have
@@ -185,4 +182,3 @@ EVENT_QUEUE: Final = 1_000
 
 # --- rates ---------------------------------------------------------------------------------------------------
 RATE_BURST: Final = 0.25  # seconds of the limit
-RECEIVE_BUFFER_MIN: Final = 64 * KIB

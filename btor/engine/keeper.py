@@ -148,11 +148,18 @@ class Keeper:
                 self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
         self.content.prepare(shorten=self._overwrite)
 
-    async def save(self, transfer: Transfer | None, *, final: bool = False) -> None:
-        """Write the record: first what it names is made durable. ``final``: nothing is written after. StorageError."""
-        if self._checkpoint is None or transfer is None:
-            return
+    async def save(self, transfer: Transfer | None, *, final: bool = False, durable: bool = False) -> None:
+        """Write the record: first what it names is made durable. StorageError.
+
+        ``final``: nothing is written after. ``durable``: sync the content even where no record is kept.
+        """
         async with self._saving:
+            if transfer is None:
+                return
+            if self._checkpoint is None:
+                if durable:
+                    await trio.to_thread.run_sync(self._sync, abandon_on_cancel=True)
+                return
             snapshot = self._checkpoint.snapshot(
                 transfer.have,
                 finished=final or transfer.have.complete,
@@ -164,6 +171,10 @@ class Keeper:
             done = transfer.done_bytes
             await trio.to_thread.run_sync(self._checkpoint.save, snapshot, abandon_on_cancel=True)
             self._saved_bytes = done
+
+    def _sync(self) -> None:
+        self.content.sync(self.content.take_dirty())
+        self.content.sync_folders()
 
     def is_nearly_saved(self, transfer: Transfer) -> bool:
         """Whether little would have to be synced to bring the record up to date."""

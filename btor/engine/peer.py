@@ -432,6 +432,10 @@ class Peer:
             return
         if now - self.last_sent > limits.KEEP_ALIVE and not self._stuck:
             self._out += wire.KEEP_ALIVE
+        holds_slot = self.peer_interested and not self.am_choking and not self._uploads
+        if holds_slot and now - self.last_request > limits.SILENT_REQUESTER:
+            self.close("holds a slot and asks for nothing")
+            return
         overdue = self.queue.on_tick(now)
         if overdue:
             self.transfer.picker.release(self.source, overdue)

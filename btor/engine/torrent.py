@@ -70,6 +70,7 @@ class Torrent:
         self.max_upload = max_upload
         self.sync = sync
         self.wait_for_space = wait_for_space
+        self.unsaved = False  # something changed that the resume record does not know
         self.feed = Feed(session.feed)
         self.keeper = Keeper(
             session,
@@ -292,6 +293,8 @@ class Torrent:
             from_=self.keeper.known_from,
         )
         self.feed.publish(self._checked)
+        if self.keeper.known_from == "hash":
+            self.on_progress()
         if have.complete:
             self._state = "seeding"
             await self._settle_complete()
@@ -337,11 +340,13 @@ class Torrent:
         )
         self.feed.end()
 
-    async def save(self, *, final: bool = False) -> None:
-        """Make the resume record say what is durable; errors are the torrent's. ``final``: nothing is written later."""
+    async def save(self, *, final: bool = False, durable: bool = False) -> None:
+        """Make the resume record say what is durable; errors are the torrent's. The options are those of the keeper."""
+        self.unsaved = False
         try:
-            await self.keeper.save(self.transfer, final=final)
+            await self.keeper.save(self.transfer, final=final, durable=durable)
         except StorageError as error:
+            self.unsaved = True
             self.on_storage_error(error)
 
     async def close(self) -> None:
@@ -360,7 +365,8 @@ class Torrent:
     # ------------------------------------------------------------------------------------------ what happens
 
     def on_progress(self) -> None:
-        """A piece was verified."""
+        """A piece was verified, or found by the check."""
+        self.unsaved = True
         self.session.save_soon()
 
     def on_complete(self) -> None:
@@ -374,7 +380,7 @@ class Torrent:
         transfer = self.transfer
         assert transfer is not None
         if self.sync and not self.keeper.seed_only:
-            await self.save()
+            await self.save(durable=True)
             if self.error is not None:
                 return
         self._completed = Complete(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from btor import limits
 from btor.engine.disk import TorrentDisk
 from btor.engine.events import PeerChange, PieceFailed
 from btor.engine.limiter import UploadGate
@@ -80,6 +81,7 @@ class Transfer:
         self._left: OrderedDict[int, tuple[Address, bytes | None]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._turn = 0
+        self._next_turnover = trio.current_time() + limits.TURNOVER_PERIOD
 
     @property
     def complete(self) -> bool:
@@ -98,6 +100,7 @@ class Transfer:
     async def run(self) -> None:
         """Talk to peers until cancelled."""
         try:
+            self.book.resize(limits.PEER_LIST)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self.active = True
@@ -106,6 +109,7 @@ class Transfer:
         finally:
             self.active = False
             self._nursery = None
+            self.book.resize(limits.PEER_LIST_PAUSED)
 
     @property
     def wants_peers(self) -> bool:
@@ -358,7 +362,7 @@ class Transfer:
         if self.complete:
             if peer.source.complete:
                 peer.close("both are complete")
-        elif not peer.am_interested and self.picker.is_interesting(peer.source):
+        elif not (peer.am_interested or self.torrent.keeper.seed_only) and self.picker.is_interesting(peer.source):
             peer.set_interested(True)
 
     def on_requests_dropped(self, count: int) -> None:
@@ -394,6 +398,19 @@ class Transfer:
             if peer.am_interested and not self.complete and not self.picker.is_interesting(peer.source):
                 peer.set_interested(False)
             peer.on_tick(now)
+        if now >= self._next_turnover:
+            self._next_turnover = now + limits.TURNOVER_PERIOD
+            self._turn_over(now)
+
+    def _turn_over(self, now: float) -> None:
+        """Nearly full: make room for others by closing the peers that bring and take least for their time here."""
+        peers = list(self.peers.values())
+        if len(peers) < limits.TURNOVER_FULL * self.session.settings.max_peers:
+            return
+        settled = [peer for peer in peers if now - peer.connected_at >= limits.TURNOVER_PERIOD / 2]
+        settled.sort(key=lambda peer: (peer.received_total + peer.sent_total) / (now - peer.connected_at))
+        for peer in settled[: max(1, int(limits.TURNOVER_SHARE * len(peers)))]:
+            peer.close("made room for others")
 
 
 def _first(group: BaseExceptionGroup[Any], kind: type[Any]) -> Any:

@@ -39,9 +39,6 @@ class Transport(Protocol):
     def close(self) -> None:
         """Close at once, waking whoever waits. Again does nothing."""
 
-    def limit_receive_buffer(self, size: int) -> None:
-        """Ask that at most about ``size`` bytes wait unread below us."""
-
 
 class Listener(Protocol):
     """An open port."""
@@ -117,9 +114,6 @@ class TcpTransport:
             self._closed = True
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
-
-    def limit_receive_buffer(self, size: int) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 class TcpListener:

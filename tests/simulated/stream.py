@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tests.simulated.network import Host
 
 SMALLEST_SEGMENT = 2 * 1024  # unless it is all there is, no less is sent into a window that is nearly full
-SMALLEST_WINDOW = 4 * 1024
 
 
 class Waiter:
@@ -294,9 +293,6 @@ class SimulatedTransport:
             self.abort()
         elif self._shut() and self._outgoing is not None and not self._outgoing.cut:
             self._outgoing.end()
-
-    def limit_receive_buffer(self, size: int) -> None:
-        self._flow_in.window = max(size, SMALLEST_WINDOW)
 
     # -- for tests ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from btor.engine.transport import LISTEN_BACKLOG, Listener, Network, Transport
 from btor.engine.udp import UdpSocket
 from tests.simulated.network import RECEIVE_WINDOW, SEND_BUFFER, Host, World
 from tests.simulated.schedule import Schedule, simulate
-from tests.simulated.stream import SMALLEST_SEGMENT, SMALLEST_WINDOW, SimulatedTransport
+from tests.simulated.stream import SMALLEST_SEGMENT, SimulatedTransport
 
 MB = 1_000_000
 PORT = 6881
@@ -336,13 +336,6 @@ async def test_buffers_are_bounded(autojump_clock: Clock, world: World, rate: fl
     await receive(far, SEND_BUFFER)
     assert 0 < await fill(near) <= SEND_BUFFER
     assert await seconds(receive(far, RECEIVE_WINDOW)) < 1
-
-
-@pytest.mark.parametrize(("asked", "granted"), [(65_536, 65_536), (1, SMALLEST_WINDOW)])
-async def test_the_receive_buffer_can_be_limited(autojump_clock: Clock, world: World, asked: int, granted: int) -> None:
-    near, far = await pair(world, world.host("10.0.0.1"), world.host("10.0.0.2"))
-    far.limit_receive_buffer(asked)
-    assert await fill(near) == SEND_BUFFER + granted
 
 
 async def test_nothing_to_read_and_room_to_write(autojump_clock: Clock, world: World) -> None:
