@@ -12,7 +12,8 @@ import click
 import pytest
 
 from btor import __version__
-from btor.cli.main import cli, run
+from btor.cli.group import cli
+from btor.cli.main import run
 from tests.cli.running import BTOR, CONTENT, PROJECT, TORRENTS, Here, child
 
 COMMANDS = ["download", "seed", "create", "info", "magnet", "verify", "tracker", "swarm"]
@@ -56,6 +57,7 @@ def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
 
 def test_version(btor: Here) -> None:
     assert btor("--version").out == f"btor {__version__}\n"
+    assert btor("--version", "--help").out == f"btor {__version__}\n"  # by click
 
 
 def test_help_names_every_command(btor: Here) -> None:
