@@ -618,6 +618,25 @@ def test_the_owner_of_a_piece_filled_alone_goes_on_if_nobody_took_over() -> None
     assert picker.have.complete
 
 
+def test_an_owner_that_goes_on_is_not_taken_for_stalled() -> None:
+    picker = picker_of(1, 4)
+    one, two, three, four = (join(picker) for _ in range(4))
+    piece = mixed_failure(picker, one, two)
+    take(picker, three, 2)
+    picker.release(three, [(piece, 1, 1)])
+    assert take(picker, three, 1) == [(piece, 2, 1)]
+    assert take(picker, four, 4) == []
+
+
+def test_suspects_of_an_earlier_failure_stay_suspects() -> None:
+    picker = picker_of(1, 4)
+    one, two, three, four = (join(picker) for _ in range(4))
+    piece = mixed_failure(picker, one, two)
+    fail(picker, {three: take(picker, three, 4)})
+    assert take(picker, one, 4) == take(picker, three, 4) == []
+    assert take(picker, four, 4) == [(piece, 0, 4)]
+
+
 def test_nothing_that_came_is_void_if_nothing_came() -> None:
     picker = picker_of(1, 4)
     one, two, three = (join(picker) for _ in range(3))
