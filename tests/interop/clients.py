@@ -35,10 +35,11 @@ class Peer:
     port: int
     folder: Path
     complete: Callable[[], bool]
+    host: str = "127.0.0.1"
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def wait_complete(self, timeout: float) -> None:
         def done() -> bool:
@@ -111,11 +112,13 @@ class Aria2(Client):
 
     @contextmanager
     def _run(self, torrent: Path, folder: Path, where: Path, options: list[str]) -> Iterator[Peer]:
-        port = free_port()
+        port, dht_port = free_port(), free_port()
         command = [
             "aria2c",
             "--no-conf=true",
-            "--enable-dht=false",
+            "--enable-dht=true",  # or it refuses UDP trackers; it knows no node to start from
+            f"--dht-listen-port={dht_port}",
+            f"--dht-file-path={where / 'dht.dat'}",
             "--enable-dht6=false",
             "--bt-enable-lpd=false",
             "--enable-peer-exchange=false",
@@ -227,8 +230,12 @@ class _TransmissionRpc:
 
 
 class Rtorrent(Client):
-    """rtorrent 0.9.8 without a terminal, asked over its SCGI socket."""
+    """rtorrent 0.9.8 without a terminal, asked over its SCGI socket.
 
+    It keeps one peer of an address. A tracker tells it of itself too, so it has an address of its own here.
+    """
+
+    host = "127.0.0.2"
     name = "rtorrent"
     program = "rtorrent"
 
@@ -245,7 +252,7 @@ class Rtorrent(Client):
 
     @contextmanager
     def _run(self, torrent: Path, folder: Path, where: Path) -> Iterator[Peer]:
-        port = free_port()
+        port = free_port(self.host)
         home = where / "rtorrent-home"
         home.mkdir(parents=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -254,7 +261,7 @@ class Rtorrent(Client):
             f"system.daemon.set = true\n"
             f"session.path.set = {home}\n"
             f"directory.default.set = {folder}\n"
-            f"network.bind_address.set = 127.0.0.1\n"
+            f"network.bind_address.set = {self.host}\n"
             f"network.port_range.set = {port}-{port}\n"
             f"network.port_random.set = no\n"
             f"network.scgi.open_local = {control}\n"
@@ -266,7 +273,7 @@ class Rtorrent(Client):
         )
         command = ["rtorrent", "-n", "-o", f"import={home / 'rtorrent.rc'}"]
         with Process(command, where / "rtorrent", env={"HOME": str(home), "TERM": "dumb"}) as process:
-            wait_until("rtorrent listening", lambda: control.exists() and _accepts(port), START)
+            wait_until("rtorrent listening", lambda: control.exists() and _accepts(port, self.host), START)
             named = _with_a_tracker(torrent, home / "named.torrent")
             if _scgi(control, "load.start", "", str(named)) != 0:
                 raise ProcessFailedError(f"rtorrent refused {torrent}")
@@ -278,7 +285,7 @@ class Rtorrent(Client):
                     if hashing == 0
                 )
 
-            yield Peer(process, port, folder, complete)
+            yield Peer(process, port, folder, complete, self.host)
 
 
 def _with_a_tracker(torrent: Path, copy: Path) -> Path:
@@ -305,10 +312,10 @@ def _scgi(path: Path, method: str, *arguments: Any) -> Any:
     return value
 
 
-def _accepts(port: int) -> bool:
+def _accepts(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as link:
         link.settimeout(1)
-        return link.connect_ex(("127.0.0.1", port)) == 0
+        return link.connect_ex((host, port)) == 0
 
 
 CLIENTS: dict[str, Client] = {client.name: client for client in (Libtorrent(), Aria2(), Transmission(), Rtorrent())}
