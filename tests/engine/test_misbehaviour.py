@@ -18,6 +18,7 @@ from btor.limits import (
     REQUEST_GRACE_AFTER_CHOKE,
     REQUESTS_ACCEPTED,
     REQUESTS_UNANSWERED,
+    SILENT_REQUESTER,
 )
 from tests.engine.support import (
     Lab,
@@ -491,7 +492,8 @@ async def hear_keep_alive(peer: ScriptedPeer) -> None:
 @scenario()
 async def test_keep_alives(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
-    peer = await unchoked(lab, seeder)
+    peer = await lab.join(seeder)
+    await peer.receive()
     began = trio.current_time()
     await hear_keep_alive(peer)
     assert KEEP_ALIVE <= trio.current_time() - began <= KEEP_ALIVE + 2
@@ -503,7 +505,7 @@ async def test_keep_alives(lab: Lab) -> None:
 @scenario()
 async def test_a_silent_peer(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
-    peer = await unchoked(lab, seeder)
+    peer = await lab.join(seeder)
     began = trio.current_time()
     await peer.wait_closed()
     assert DEAD_PEER <= trio.current_time() - began <= DEAD_PEER + 2
@@ -511,12 +513,26 @@ async def test_a_silent_peer(lab: Lab) -> None:
 
 @scenario()
 async def test_keep_alives_keep_alive(lab: Lab) -> None:
-    seeder = await lab.seed(CONTENT)
-    peer = await unchoked(lab, seeder)
+    leecher = await lab.leech(CONTENT)
+    peer = await lab.join(leecher, has=[0])
+    await hear_interest(peer)
     for _ in range(10):
         await trio.sleep(DEAD_PEER - 5)
         await peer.keep_alive()
-    assert seeder.status().peers == 1
+    assert leecher.status().peers == 1
+
+
+@scenario()
+async def test_a_peer_that_holds_a_slot_and_asks_for_nothing(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    for _ in range(5):
+        await trio.sleep(SILENT_REQUESTER - 2)
+        await peer.request(0, 0)
+        await peer.wait_for(PIECE)
+    began = trio.current_time()
+    await peer.wait_closed()
+    assert SILENT_REQUESTER <= trio.current_time() - began <= SILENT_REQUESTER + 2
 
 
 @scenario()

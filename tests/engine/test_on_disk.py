@@ -1,0 +1,578 @@
+"""What a session finds on disk, trusts, checks, leaves alone and keeps for the next run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from btor.engine.events import Checked, Complete, Progress, Started, Warned
+from btor.engine.session import Session
+from btor.engine.torrent import Torrent
+from btor.errors import IncompleteError, StorageError
+from btor.limits import BLOCK, CHECKPOINT_PERIOD
+from btor.storage.checkpoint import Checkpoint
+from tests.engine.support import Lab, Sample, folder_sample, next_event, sample, scenario, until
+from tests.simulated.scripted_peer import INTERESTED, REQUEST, UNCHOKE
+
+CONTENT = sample(40 * 2 * BLOCK - 777)
+FILES = folder_sample([("a", 100_000), ("b/c", 0), ("b/d", 200_000), ("e", 5), ("f", 300_000)])
+
+
+@asynccontextmanager
+async def run(
+    lab: Lab, content: Sample, *peers: Torrent, folder: Path, settings: dict[str, Any] | None = None, **add: Any
+) -> AsyncIterator[Torrent]:
+    """One run of a program that downloads into ``folder`` and keeps its state beside it."""
+    state = folder.parent / "state"
+    async with lab.open(**{"state_dir": state, **(settings or {})}) as session:
+        addresses = [lab.address(peer.session) for peer in peers]
+        yield await session.add(content.metainfo, directory=folder, peers=addresses, **add)
+
+
+async def checked(found: Torrent) -> Checked:
+    return await next_event(found, Checked)
+
+
+def hashed(found: Torrent) -> int:
+    """Pieces that the check hashed."""
+    return found.keeper.checked_pieces
+
+
+async def failure(found: Torrent) -> StorageError:
+    with pytest.raises(StorageError) as caught:
+        await found.wait_complete()
+    return caught.value
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Everything below ``folder``: bytes, inode and time of each file."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# --- from one run to the next ----------------------------------------------------------------------------------------
+
+
+@scenario(both=True)
+@pytest.mark.parametrize("content", [CONTENT, FILES], ids=["file", "folder"])
+async def test_after_a_complete_run_nothing_is_hashed(lab: Lab, content: Sample) -> None:
+    folder = lab.place() / "content"
+    async with run(lab, content, await lab.seed(content), folder=folder) as first:
+        await first.wait_complete()
+    async with run(lab, content, folder=folder) as second:
+        await second.wait_complete()
+        found = await checked(second)
+        assert (found.from_, found.have_pieces) == ("resume", content.pieces)
+        assert hashed(second) == 0
+
+
+@scenario()
+async def test_after_an_orderly_end_hardly_anything_is_hashed(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    seeder = await lab.seed(CONTENT, lab.host(up=200_000))
+    async with run(lab, CONTENT, seeder, folder=folder) as first:
+        await next_event(first, Progress, lambda event: event.have_pieces >= 15)
+        assert first.transfer is not None
+        opened = len(first.transfer.picker.open_pieces())
+        have = first.status().have_pieces
+    async with run(lab, CONTENT, seeder, folder=folder) as second:
+        found = await checked(second)
+        assert found.have_pieces >= have
+        assert hashed(second) <= opened + found.have_pieces - have
+        await second.wait_complete()
+        assert second.status().downloaded <= len(CONTENT.content) - (have - opened) * 2 * BLOCK
+    assert CONTENT.is_at(folder / "content")
+
+
+@scenario()
+async def test_runs_that_end_at_any_moment(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    seeder = await lab.seed(CONTENT, lab.host(up=300_000))
+    downloaded = have = runs = 0
+    while True:
+        runs += 1
+        async with run(lab, CONTENT, seeder, folder=folder) as found:
+            assert (await checked(found)).have_pieces >= have
+            with trio.move_on_after(lab.rng.uniform(0.01, 1.5)):
+                await found.wait_complete()
+            have = found.status().have_pieces
+            downloaded += found.status().downloaded
+            if found.complete:
+                break
+    assert CONTENT.is_at(folder / "content")
+    assert runs > 3
+    assert downloaded <= len(CONTENT.content) + runs * 10 * BLOCK
+
+
+@scenario()
+async def test_a_run_that_was_killed(lab: Lab) -> None:
+    """What the last checkpoint names is trusted, what is on disk besides is hashed and kept."""
+    home, copy = lab.place(), lab.place()
+    seeder = await lab.seed(CONTENT, lab.host(up=100_000))
+    async with run(lab, CONTENT, seeder, folder=home / "content") as first:
+        await trio.sleep(CHECKPOINT_PERIOD + 3)
+        have = first.status().have_pieces
+        before = os.stat(home / "content" / "content")
+        shutil.copytree(home, copy)
+    os.rename(home, home.with_name("gone"))  # the killed one's lock is the system's to release
+    os.rename(copy, home)
+    (home / "content" / "content").unlink()
+    os.link(home.with_name("gone") / "content" / "content", home / "content" / "content")
+    assert os.stat(home / "content" / "content").st_ino == before.st_ino
+    async with run(lab, CONTENT, seeder, folder=home / "content") as second:
+        found = await checked(second)
+        assert found.have_pieces >= have
+        assert 0 < hashed(second) < found.have_pieces
+        await second.wait_complete()
+    assert CONTENT.is_at(home / "content" / "content")
+
+
+@scenario()
+async def test_uploaded_and_downloaded_go_on(lab: Lab) -> None:
+    """Over all runs, for who looks into the record; an announce counts the run alone."""
+    folder = lab.place() / "content"
+    seeder = await lab.seed(CONTENT)
+    async with run(lab, CONTENT, seeder, folder=folder) as first:
+        await first.wait_complete()
+    async with run(lab, CONTENT, folder=folder) as second:
+        await second.wait_complete()
+        assert second.announce_counters() == (0, 0, 0)
+        assert second.keeper._past == (0, len(CONTENT.content))
+
+
+@scenario()
+async def test_what_a_check_found_is_kept_without_a_download(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    folder.mkdir(parents=True)
+    (folder / "content").write_bytes(CONTENT.content[: 20 * 2 * BLOCK])
+    copy = lab.place()
+    async with run(lab, CONTENT, folder=folder) as first:
+        assert (await checked(first)).from_ == "hash"
+        await trio.sleep(CHECKPOINT_PERIOD + 1)
+        shutil.copytree(folder.parent / "state", copy)
+    shutil.rmtree(folder.parent / "state")
+    shutil.copytree(copy, folder.parent / "state")
+    async with run(lab, CONTENT, folder=folder) as second:
+        found = await checked(second)
+        assert (found.from_, found.have_pieces) == ("resume", 20)
+        assert hashed(second) == 0
+
+
+@scenario()
+async def test_records_are_written_only_of_what_changed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[str] = []
+    save = Checkpoint.save
+
+    def count(checkpoint: Checkpoint, snapshot: Any) -> None:
+        saved.append(checkpoint._content.metainfo.name)
+        save(checkpoint, snapshot)
+
+    other = sample(name="other", seed=2)
+    monkeypatch.setattr(Checkpoint, "save", count)
+    session = await lab.session(state_dir=lab.place())
+    seeder = await lab.seed(CONTENT, lab.host(up=50_000))
+    await session.add(other.metainfo, directory=lab.place())
+    await session.add(CONTENT.metainfo, directory=lab.place(), peers=[lab.address(seeder.session)])
+    await trio.sleep(4 * CHECKPOINT_PERIOD + 1)
+    assert set(saved) == {"content"}
+    assert 3 <= len(saved) <= 4
+
+
+# --- content that is there already -----------------------------------------------------------------------------------
+
+
+@scenario(both=True)
+async def test_whole_content_without_a_record(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    FILES.write(folder / "folder")
+    before = tree(folder)
+    async with run(lab, FILES, folder=folder) as found:
+        await found.wait_complete()
+        assert (await checked(found)).from_ == "hash"
+        assert hashed(found) == FILES.pieces
+        assert (await next_event(found, Complete)).downloaded == 0
+    assert tree(folder) == before
+
+
+@scenario()
+async def test_the_good_part_of_content_is_used(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    folder.mkdir(parents=True)
+    data = bytearray(CONTENT.content)
+    data[5 * 2 * BLOCK] ^= 1
+    (folder / "content").write_bytes(data[: 30 * 2 * BLOCK + 100])
+    async with run(lab, CONTENT, await lab.seed(CONTENT), folder=folder) as found:
+        assert (await checked(found)).have_pieces == 29
+        await found.wait_complete()
+        assert found.status().downloaded == len(CONTENT.content) - 29 * 2 * BLOCK
+    assert CONTENT.is_at(folder / "content")
+
+
+@scenario()
+async def test_output_names_the_content(lab: Lab) -> None:
+    session = await lab.session()
+    seeder = await lab.seed(CONTENT)
+    place = lab.place() / "in" / "here.bin"
+    found = await session.add(CONTENT.metainfo, output=place, peers=[lab.address(seeder.session)])
+    await found.wait_complete()
+    assert place.read_bytes() == CONTENT.content
+
+
+@scenario(both=True)
+@pytest.mark.parametrize("length", [100, len(CONTENT.content), len(CONTENT.content) + 1])
+async def test_a_file_in_the_way(lab: Lab, length: int) -> None:
+    folder = lab.place() / "content"
+    folder.mkdir(parents=True)
+    (folder / "content").write_bytes(b"\xaa" * length)
+    before = tree(folder)
+    async with run(lab, CONTENT, await lab.seed(CONTENT), folder=folder) as found:
+        error = await failure(found)
+        assert error.exit_status == 4
+        assert error.path == str(folder / "content")
+        assert "--overwrite" in error.reason
+    assert tree(folder) == before
+    async with run(lab, CONTENT, folder=folder) as found:  # nor is it taken for btor's own by the next run
+        await failure(found)
+    assert tree(folder) == before
+
+
+@scenario()
+async def test_a_longer_file_with_good_pieces_is_left_alone(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    folder.mkdir(parents=True)
+    (folder / "content").write_bytes(CONTENT.content + b"more")
+    before = tree(folder)
+    async with run(lab, CONTENT, folder=folder) as found:
+        assert "longer" in (await failure(found)).reason
+    assert tree(folder) == before
+
+
+@scenario()
+@pytest.mark.parametrize("length", [100, len(CONTENT.content), len(CONTENT.content) + 1])
+async def test_overwrite(lab: Lab, length: int) -> None:
+    folder = lab.place() / "content"
+    folder.mkdir(parents=True)
+    (folder / "content").write_bytes(b"\xaa" * length)
+    async with run(lab, CONTENT, await lab.seed(CONTENT), folder=folder, overwrite=True) as found:
+        await found.wait_complete()
+    assert (folder / "content").read_bytes() == CONTENT.content
+
+
+@scenario()
+async def test_a_folder_in_the_way(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    (folder / "content").mkdir(parents=True)
+    async with run(lab, CONTENT, folder=folder) as found:
+        assert (await failure(found)).path == str(folder / "content")
+
+
+@scenario()
+async def test_a_link_in_the_way(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    folder.mkdir(parents=True)
+    target = lab.folder / "target"
+    target.write_bytes(b"precious")
+    (folder / "content").symlink_to(target)
+    async with run(lab, CONTENT, await lab.seed(CONTENT), folder=folder, overwrite=True) as found:
+        assert "link" in (await failure(found)).reason
+    assert target.read_bytes() == b"precious"
+
+
+@scenario(both=True)
+async def test_content_that_changed_since_the_last_run(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    seeder = await lab.seed(FILES)
+    async with run(lab, FILES, seeder, folder=folder) as first:
+        await first.wait_complete()
+    changed = folder / "folder" / "b" / "d"
+    data = bytearray(changed.read_bytes())
+    data[3 * 2 * BLOCK] ^= 1
+    changed.write_bytes(data)
+    os.utime(changed, ns=(1, 1))
+    async with run(lab, FILES, seeder, folder=folder) as second:
+        found = await checked(second)
+        assert found.from_ == "hash"
+        assert found.have_pieces == FILES.pieces - 1
+        assert 0 < hashed(second) <= 200_000 // (2 * BLOCK) + 2  # that file alone
+        assert second.keeper.warnings == [f"{changed} changed since the last run: hashed again"]
+        await second.wait_complete()
+    assert FILES.is_at(folder / "folder")
+
+
+@scenario()
+async def test_a_file_that_was_deleted_since_the_last_run(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    seeder = await lab.seed(FILES)
+    async with run(lab, FILES, seeder, folder=folder) as first:
+        await first.wait_complete()
+    (folder / "folder" / "f").unlink()
+    async with run(lab, FILES, seeder, folder=folder) as second:
+        events = second.events()
+        await second.wait_complete()
+        await second.remove()
+        (warned,) = [event async for event in events if isinstance(event, Warned)]
+        assert warned.message.startswith(str(folder / "folder" / "f"))
+    assert FILES.is_at(folder / "folder")
+
+
+@scenario()
+async def test_recheck(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    seeder = await lab.seed(CONTENT)
+    async with run(lab, CONTENT, seeder, folder=folder) as first:
+        await first.wait_complete()
+    state = os.stat(folder / "content")
+    with open(folder / "content", "r+b") as file:  # noqa: ASYNC230  # one write
+        file.seek(5 * 2 * BLOCK)
+        file.write(bytes(10))
+    os.utime(folder / "content", ns=(state.st_mtime_ns, state.st_mtime_ns))
+    async with run(lab, CONTENT, folder=folder) as deceived:
+        assert (await checked(deceived)).have_pieces == CONTENT.pieces
+    async with run(lab, CONTENT, seeder, folder=folder, recheck=True) as second:
+        assert (await checked(second)).have_pieces == CONTENT.pieces - 1
+        assert hashed(second) == CONTENT.pieces
+        await second.wait_complete()
+    assert CONTENT.is_at(folder / "content")
+
+
+# --- who may work on it, and where the state is ----------------------------------------------------------------------
+
+
+@scenario(both=True)
+async def test_a_second_session_in_the_same_place(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    async with run(lab, CONTENT, folder=folder) as first:
+        await checked(first)
+        async with run(lab, CONTENT, folder=folder) as second:
+            error = await failure(second)
+            assert error.operation == "lock"
+            assert f"process {os.getpid()}" in error.reason
+        assert first.error is None
+    async with run(lab, CONTENT, await lab.seed(CONTENT), folder=folder) as third:
+        await third.wait_complete()
+
+
+@scenario()
+async def test_the_place_is_free_when_the_torrent_is_removed(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    async with run(lab, CONTENT, folder=folder) as first:
+        await checked(first)
+        await first.remove()
+        async with run(lab, CONTENT, folder=folder) as second:
+            await checked(second)
+
+
+@scenario()
+async def test_another_place_at_the_same_time(lab: Lab) -> None:
+    home = lab.place()
+    seeder = await lab.seed(CONTENT)
+    async with (
+        run(lab, CONTENT, seeder, folder=home / "one") as first,
+        run(lab, CONTENT, seeder, folder=home / "other") as second,
+    ):
+        await first.wait_complete()
+        await second.wait_complete()
+
+
+@scenario(both=True)
+async def test_a_state_folder_that_cannot_be_used(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    folder.mkdir(parents=True)
+    (folder.parent / "file").write_bytes(b"")
+    bad = folder.parent / "file" / "state"
+    seeder = await lab.seed(CONTENT)
+    async with run(lab, CONTENT, seeder, folder=folder, settings={"state_dir": bad}) as found:
+        await found.wait_complete()
+        (warning,) = found.keeper.warnings
+        assert "no resume record can be kept" in warning
+    assert CONTENT.is_at(folder / "content")
+
+
+@scenario()
+async def test_a_state_folder_that_was_asked_for_by_name(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    folder.mkdir(parents=True)
+    (folder.parent / "file").write_bytes(b"")
+    settings = {"state_dir": folder.parent / "file" / "state", "state_dir_required": True}
+    async with run(lab, CONTENT, folder=folder, settings=settings) as found:
+        error = await failure(found)
+        assert error.errno == errno.ENOTDIR
+        assert not list(folder.iterdir())
+
+
+@scenario()
+async def test_a_state_folder_that_fills_up_later(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_checkpoint: Checkpoint, _snapshot: object) -> None:
+        raise StorageError("write", "/state/x", "No space left on device", errno.ENOSPC)
+
+    folder = lab.place() / "content"
+    seeder = await lab.seed(CONTENT, lab.host(up=100_000))
+    async with run(lab, CONTENT, seeder, folder=folder) as found:
+        await checked(found)
+        monkeypatch.setattr(Checkpoint, "save", full)
+        assert (await failure(found)).path == "/state/x"
+
+
+@scenario()
+async def test_a_corrupt_record(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    async with run(lab, CONTENT, await lab.seed(CONTENT), folder=folder) as first:
+        await first.wait_complete()
+    for path in (folder.parent / "state" / "resume").iterdir():
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    async with run(lab, CONTENT, folder=folder) as second:
+        await second.wait_complete()
+        assert hashed(second) == CONTENT.pieces
+
+
+# --- durability ------------------------------------------------------------------------------------------------------
+
+
+@scenario(both=True)
+@pytest.mark.parametrize("with_state", [True, False])
+async def test_sync(lab: Lab, with_state: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With sync=True complete means that every file has been synced since its last write."""
+    synced: set[str] = set()
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = lab.place() / "content"
+    settings = {} if with_state else {"state_dir": None}
+    async with run(lab, FILES, await lab.seed(FILES), folder=folder, settings=settings, sync=True) as found:
+        await found.wait_complete()
+        top = folder / "folder"
+        assert synced >= {str(top / name) for name in ("a", "b/d", "e", "f")}
+        assert synced >= {str(top), str(top / "b")}
+
+
+@scenario()
+@pytest.mark.parametrize("with_state", [True, False])
+async def test_a_sync_that_fails(lab: Lab, with_state: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/a"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = lab.place() / "content"
+    settings = {} if with_state else {"state_dir": None}
+    async with run(lab, FILES, await lab.seed(FILES), folder=folder, settings=settings, sync=True) as found:
+        error = await failure(found)
+        assert (error.operation, error.errno) == ("sync", errno.EIO)
+
+
+# --- seeding what is there -------------------------------------------------------------------------------------------
+
+
+async def seed(lab: Lab, content: Sample, top: Path, **add: Any) -> tuple[Session, Torrent]:
+    session = await lab.session(state_dir=lab.place())
+    return session, await session.add(content.metainfo, output=top, seed_only=True, **add)
+
+
+@scenario(both=True)
+async def test_seeding_writes_nothing(lab: Lab) -> None:
+    home = lab.place()
+    FILES.write(home / "folder")
+    before = tree(home)
+    _, seeder = await seed(lab, FILES, home)
+    leecher = await lab.leech(FILES, seeder)
+    await leecher.wait_complete()
+    assert tree(home) == before
+
+
+@scenario()
+async def test_seeding_nothing(lab: Lab) -> None:
+    _, seeder = await seed(lab, CONTENT, lab.place() / "nothing")
+    assert (await failure(seeder)).errno == errno.ENOENT
+
+
+@scenario()
+@pytest.mark.parametrize("change", ["short", "long", "bad"])
+async def test_seeding_what_is_not_whole(lab: Lab, change: str) -> None:
+    top = lab.place()
+    data = bytearray(CONTENT.content)
+    if change == "short":
+        del data[-1]
+    elif change == "long":
+        data += b"x"
+    else:
+        data[0] ^= 1
+    top.write_bytes(data)
+    _, seeder = await seed(lab, CONTENT, top)
+    if change == "long":  # what is more than the torrent says is none of its business
+        await seeder.wait_complete()
+        return
+    with pytest.raises(IncompleteError) as caught:
+        await seeder.wait_complete()
+    assert caught.value.exit_status == 6
+    assert "1 of 40 pieces" in str(caught.value)
+
+
+@scenario()
+async def test_seeding_a_part(lab: Lab) -> None:
+    top = lab.place()
+    top.write_bytes(CONTENT.content[: 10 * 2 * BLOCK])
+    _, seeder = await seed(lab, CONTENT, top, partial=True)
+    await until(lambda: seeder.status().have_pieces == 10)
+    peer = await lab.join(seeder, has=range(CONTENT.pieces))
+    await peer.send(UNCHOKE)
+    await peer.send(INTERESTED)
+    await peer.wait_for(UNCHOKE)
+    assert await peer.fetch(9, 2 * BLOCK) == CONTENT.piece(9)
+    await trio.sleep(5)
+    assert not any(said.id in (REQUEST, INTERESTED) for said in peer.heard)
+    assert not seeder.complete
+    assert top.stat().st_size == 10 * 2 * BLOCK
+
+
+@scenario()
+async def test_two_sessions_may_seed_one_place(lab: Lab) -> None:
+    top = lab.place()
+    top.write_bytes(CONTENT.content)
+    state = lab.place()
+    for _ in range(2):
+        session = await lab.session(state_dir=state)
+        found = await session.add(CONTENT.metainfo, output=top, seed_only=True)
+        await found.wait_complete()
+
+
+@scenario()
+async def test_a_seed_that_starts_again_hashes_nothing(lab: Lab) -> None:
+    top, state = lab.place(), lab.place()
+    top.write_bytes(CONTENT.content)
+    for expected in (CONTENT.pieces, 0):
+        async with lab.open(state_dir=state) as session:
+            found = await session.add(CONTENT.metainfo, output=top, seed_only=True)
+            await found.wait_complete()
+            assert hashed(found) == expected
+
+
+@scenario()
+async def test_started_comes_before_the_check(lab: Lab) -> None:
+    top = lab.place()
+    top.write_bytes(CONTENT.content)
+    session = await lab.session()
+    found = await session.add(CONTENT.metainfo, output=top, seed_only=True)
+    events = found.events()
+    started = await anext(events)
+    assert isinstance(started, Started)
+    assert (started.name, started.port, started.pieces) == ("content", session.port, CONTENT.pieces)
+    assert found.status().state == "checking"
+    await found.wait_complete()
+    assert found.status().state == "seeding"
