@@ -45,6 +45,7 @@ class Peer:
         self.key = session.next_key()
         self.scope = trio.CancelScope()
         self.close_reason = ""
+        self.given_way = False  # to another connection with the same peer
         self.gulp_round = -1
         now = trio.current_time()
         self.connected_at = now
@@ -443,9 +444,6 @@ class Peer:
             self.last_useful = now
         elif now - self.last_useful > limits.NO_MUTUAL_INTEREST:
             self.close("no interest on either side")
-            return
-        self.fill_requests(now)
-        self.flush()
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -193,9 +193,9 @@ class Session:
         """Unix time, for events only."""
         return time.time()
 
-    def in_background(self, child: Callable[[], Awaitable[None]]) -> None:
+    def in_background(self, child: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Run something that outlives peers."""
-        self._outer.start_soon(self.container.run, child.__name__, child)
+        self._outer.start_soon(self.container.run, child.__name__, child, *args)
 
     def flush_soon(self, peer: Peer) -> None:
         """Send the small messages of ``peer`` together with what comes within a moment."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 REMEMBERED_PEERS: Final = 1_000  # that left, so that one found guilty later can still be barred
-CONNECTED: Final = "connected already"
 FEW_PIECES_LEFT: Final = 16  # from here on idle peers are asked at once when something changes
 
 
@@ -119,14 +118,17 @@ class Transfer:
     def adopt(self, transport: Transport, peer_id: bytes, address: Address, *, incoming: bool) -> None:
         """A handshake is complete: take the connection in, or close it."""
         now = trio.current_time()
-        refusal = self._refusal(peer_id, address, incoming=incoming)
+        older = next((peer for peer in self.peers.values() if peer.peer_id == peer_id and not peer.given_way), None)
+        if older is not None and self._crossed(older, peer_id, address, incoming=incoming):
+            self._give_way(older, now)
+            older = None
+        refusal = self._refusal(peer_id, address, older, incoming=incoming)
         if refusal or self._nursery is None:
             _log.debug("connection with %s refused: %s", address, refusal)
             transport.close()
             if refusal == "self":
                 self.book.on_self(address)
-            elif refusal == CONNECTED and not incoming:
-                older = next(peer for peer in self.peers.values() if peer.peer_id == peer_id)
+            elif older is not None and not incoming:
                 self.book.on_duplicate(address, older.address, now)
             elif not incoming:
                 self.book.on_failed(address, now)
@@ -136,16 +138,35 @@ class Transfer:
         self.peers[peer.key] = peer
         self._nursery.start_soon(self.session.container.run, f"peer {peer.name}", self._serve, peer)
 
-    def _refusal(self, peer_id: bytes, address: Address, *, incoming: bool) -> str:
+    def _crossed(self, older: Peer, peer_id: bytes, address: Address, *, incoming: bool) -> bool:
+        """Whether both sides dialled at the same moment and the new connection is the one to keep.
+
+        Both must come to the same answer, or each closes the other's: who has the greater peer id keeps its dial.
+        """
+        together = (
+            older.incoming != incoming
+            and older.address[0] == address[0]
+            and not (older.received_total or older.sent_total)
+            and trio.current_time() - older.connected_at < limits.HANDSHAKE_TIMEOUT
+        )
+        return together and (peer_id > self.session.peer_id) == incoming
+
+    def _give_way(self, older: Peer, now: float) -> None:
+        """A connection ends because a second one with the same peer is kept."""
+        older.given_way = True
+        older.close("connected twice at the same time")
+        self.book.on_closed(older.address, now, moved=True)
+
+    def _refusal(self, peer_id: bytes, address: Address, older: Peer | None, *, incoming: bool) -> str:
         if peer_id == self.session.peer_id:
             return "self"
         if self.book.is_banned(address, peer_id):
             return "banned"
-        if any(peer.peer_id == peer_id for peer in self.peers.values()):
-            return CONNECTED
+        if older is not None:
+            return "connected already"
         if incoming and self.book.is_connected(address):
             return "one connection for each address"
-        if len(self.peers) >= self.session.settings.max_peers:
+        if sum(not peer.given_way for peer in self.peers.values()) >= self.session.settings.max_peers:
             return "enough peers"
         return ""
 
@@ -172,7 +193,8 @@ class Transfer:
         self.on_requests_dropped(peer.source.outstanding_count)
         self.picker.remove_source(peer.source)
         self.session.choking.forget(peer, now)
-        self.book.on_closed(peer.address, now, moved=bool(peer.received_total or peer.sent_total))
+        if not peer.given_way:
+            self.book.on_closed(peer.address, now, moved=bool(peer.received_total or peer.sent_total))
         self._left[peer.key] = (peer.address, peer.peer_id if peer.incoming else None)
         if len(self._left) > REMEMBERED_PEERS:
             self._left.popitem(last=False)
@@ -245,12 +267,12 @@ class Transfer:
     def on_hashed(self, piece: int, matches: bool) -> None:
         """A piece that was received whole has been hashed."""
         if not matches:
-            self._start(self._on_bad_piece, piece)
+            self.session.in_background(self._on_bad_piece, piece)  # a pause must not make us forget it
             return
         self.done_bytes += self.geometry.piece_size(piece)
         self.picker.on_verified(piece)
         if self.blame.needs_digests(piece, passed=True):
-            self._start(self._settle_blame, piece)
+            self.session.in_background(self._settle_blame, piece)
         else:
             self._ban_all(self.blame.on_verified(piece, None))
         self.torrent.on_progress()
@@ -278,10 +300,6 @@ class Transfer:
         """Download again."""
         self.paused_requests = False
         self._ask_idle(trio.current_time())
-
-    def _start(self, child: Callable[..., Awaitable[None]], *args: Any) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(self.session.container.run, child.__name__, child, *args)
 
     async def _on_bad_piece(self, piece: int) -> None:
         """Find out who lied before the piece may be asked for again."""
@@ -372,9 +390,13 @@ class Transfer:
 
     def _ask_idle(self, now: float) -> None:
         """Something can be asked again: of the peers that have nothing to do."""
-        for peer in self.peers.values():
+        for peer in self._promising():
             if not peer.source.outstanding_count and peer.fill_requests(now):
                 self.session.flush_soon(peer)
+
+    def _promising(self) -> list[Peer]:
+        """The peers, whoever is likelier to answer first: else a few silent ones keep the last block from all others."""
+        return sorted(self.peers.values(), key=lambda peer: (peer.queue.snubbed, -peer.queue.rate))
 
     def peers_in_turn(self) -> list[Peer]:
         """The peers that can be asked, another one first each time."""
@@ -398,6 +420,10 @@ class Transfer:
             if peer.am_interested and not self.complete and not self.picker.is_interesting(peer.source):
                 peer.set_interested(False)
             peer.on_tick(now)
+        for peer in self._promising():  # after all time-outs: what some gave up others may take
+            if not peer.scope.cancel_called:
+                peer.fill_requests(now)
+                peer.flush()
         if now >= self._next_turnover:
             self._next_turnover = now + limits.TURNOVER_PERIOD
             self._turn_over(now)
