@@ -395,7 +395,7 @@ class Transfer:
                 self.session.flush_soon(peer)
 
     def _promising(self) -> list[Peer]:
-        """The peers, whoever is likelier to answer first: else a few silent ones keep the last block from all others."""
+        """The peers, who is likeliest to answer first: else a few silent ones keep the last block from all others."""
         return sorted(self.peers.values(), key=lambda peer: (peer.queue.snubbed, -peer.queue.rate))
 
     def peers_in_turn(self) -> list[Peer]:

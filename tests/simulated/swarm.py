@@ -1,0 +1,252 @@
+"""Whole swarms on the simulated network: real sessions, a plan for each peer, and figures of how it went.
+
+A ``Plan`` says what a peer is like: its uplink, when it comes and goes, whether it gives. ``play`` runs all of them on
+a virtual clock; each becomes a ``Life``. The same plans and seed give the same lives, so a mechanism can be switched
+off (``swarm_switches``) while everything else stays.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+from unittest import mock
+
+import trio
+
+from btor.engine.session import Session, open_session
+from btor.engine.torrent import Torrent
+from btor.engine.transport import Address
+from btor.limits import BLOCK
+from btor.metainfo.torrent_file import Metainfo
+from btor.settings import Settings
+from btor.swarm.choker import Candidate, Choker, Key
+from tests.simulated import network
+from tests.simulated.network import Host, World
+from tests.simulated.schedule import simulate
+from tests.storage.torrents import random_bytes, torrent
+
+NEVER: Final = math.inf
+LOOK: Final = 0.5  # s between two looks at how far everybody is
+STEP: Final = 0.005  # s, of the world's clockwork: below every latency here
+NOTHING: Final = 1e-9  # bytes/s: a limit under which no byte ever goes
+
+Manner = Literal["gives", "chokes", "silent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One peer. ``up`` in bytes/s; ``latency`` one way, its part; times in seconds of the virtual clock.
+
+    ``leaves``: it goes then, complete or not. ``lingers``: it goes that long after it is complete. ``leaves_after``: it
+    goes when it has sent so many copies of the content. ``manner``: a peer that "chokes" never lets anybody ask, one
+    that is "silent" lets them ask and sends no block from ``silent_from`` on. ``kind`` is for the figures.
+    """
+
+    kind: str
+    up: float
+    latency: float = 0.02
+    seeds: bool = False
+    joins: float = 0.0
+    leaves: float = NEVER
+    lingers: float = NEVER
+    leaves_after: float = NEVER
+    manner: Manner = "gives"
+    silent_from: float = 0.0
+
+
+@dataclass(slots=True)
+class Life:
+    """What became of a plan. ``shares``: (time, share of the pieces had), a look each ``LOOK`` seconds."""
+
+    plan: Plan
+    host: Host
+    finished: float = NEVER
+    left: float = NEVER
+    shares: list[tuple[float, float]] = field(default_factory=list)
+    torrent: Torrent | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    @property
+    def seconds(self) -> float:
+        """From coming to completion."""
+        return self.finished - self.plan.joins
+
+    @property
+    def sent(self) -> int:
+        """Bytes of blocks."""
+        return self.torrent.transfer.uploaded if self.torrent is not None and self.torrent.transfer is not None else 0
+
+    @property
+    def received(self) -> int:
+        """Bytes of blocks, useless ones included."""
+        return self.torrent.transfer.downloaded if self.torrent is not None and self.torrent.transfer is not None else 0
+
+    @property
+    def wasted(self) -> int:
+        """Bytes of blocks that were there already or no longer wanted."""
+        return self.torrent.transfer.wasted if self.torrent is not None and self.torrent.transfer is not None else 0
+
+    def reached(self, share: float) -> float:
+        """When it had this share of the pieces, NEVER if it did not."""
+        return next((time for time, had in self.shares if had >= share), min(self.finished, NEVER))
+
+    def share_at(self, time: float) -> float:
+        """What it had at ``time`` (the last look before)."""
+        return max((had for when, had in self.shares if when <= time), default=0.0)
+
+
+class Niggard(Choker):
+    """A choker that never lets anybody ask."""
+
+    def rechoke(self, candidates: Iterable[Candidate], now: float, rng: random.Random) -> set[Key]:
+        return set()
+
+    def admit(self, peer: Candidate, now: float) -> bool:
+        return False
+
+
+class Swarm:
+    """The plans at play, and afterwards the figures.
+
+    ``slots``: regular upload slots of each session. ``neighbours``: how many of those present a newcomer is told of.
+    ``limit``: the virtual second in which it ends if those that should complete have not.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        folder: Path,
+        *,
+        seed: int,
+        size: int,
+        piece_length: int,
+        slots: int = 4,
+        neighbours: int = 10,
+        limit: float = 600.0,
+    ) -> None:
+        self.seed = seed
+        self.size = size
+        self.limit = limit
+        self.ended = NEVER
+        self.spread_at = NEVER  # when those that do not seed had every piece together
+        self.spread_sent = NEVER  # copies that the seeders had sent by then
+        self._slots = slots
+        self._neighbours = neighbours
+        self._folder = folder
+        self._content = random_bytes(size, seed)
+        self._metainfo: Metainfo = torrent(content=self._content, piece_length=piece_length)
+        self._rng = random.Random(f"neighbours {seed}")
+        self._present: dict[Address, None] = {}
+        self._world = World(seed)
+        self._world.schedule.step = STEP
+        self.lives = [
+            Life(plan, self._world.host(f"20.{number >> 8}.{number & 255}.1", up=plan.up, latency=plan.latency))
+            for number, plan in enumerate(plans)
+        ]
+
+    # -- figures ----------------------------------------------------------------------------------------------------
+
+    def of(self, *kinds: str) -> list[Life]:
+        """The lives of these kinds."""
+        return [life for life in self.lives if life.plan.kind in kinds]
+
+    @property
+    def ideal(self) -> float:
+        """Seconds that the swarm takes at least: what all want over what all can send, or what a seeder must send."""
+        give = [life.plan for life in self.lives if life.plan.manner == "gives" and life.plan.leaves == NEVER]
+        want = sum(not plan.seeds for plan in give)
+        seeders = sum(plan.up for plan in give if plan.seeds)
+        return max(self.size / seeders, want * self.size / sum(plan.up for plan in give))
+
+    @property
+    def copies(self) -> float:
+        """Copies of the content that the seeders have sent."""
+        return sum(life.sent for life in self.lives if life.plan.seeds) / self.size
+
+    @property
+    def waste(self) -> float:
+        """The share of all blocks received that were of no use."""
+        return sum(life.wasted for life in self.lives) / max(1, sum(life.received for life in self.lives))
+
+    # -- the play ---------------------------------------------------------------------------------------------------
+
+    def play(self) -> Swarm:
+        """Run until everybody who stays and gives is complete, or the limit."""
+        # a block is as fine as these swarms need; smaller chunks only cost real time
+        with mock.patch.object(network, "CHUNK_MIN", BLOCK):
+            simulate(self._play, seed=self.seed, limit=2 * self.limit)
+        return self
+
+    async def _play(self) -> None:
+        awaited = [life for life in self.lives if life.plan.manner == "gives" and life.plan.leaves == NEVER]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._world.run)
+            async with trio.open_nursery() as peers:
+                for life in self.lives:
+                    peers.start_soon(self._live, life)
+                while trio.current_time() < self.limit and any(life.finished == NEVER for life in awaited):
+                    await trio.sleep(LOOK)
+                    self._look(trio.current_time())
+                self.ended = trio.current_time()
+                peers.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+    async def _live(self, life: Life) -> None:
+        plan = life.plan
+        await trio.sleep_until(plan.joins)
+        neighbours = self._rng.sample(list(self._present), min(self._neighbours, len(self._present)))
+        settings = Settings(strict=True, hashers=0, upload_slots=self._slots)
+        address: Address | None = None
+        try:
+            life.scope.deadline = plan.leaves
+            with life.scope:
+                rng = random.Random(f"{life.host.ips[0]} {self.seed}")
+                async with open_session(settings, network=life.host, rng=rng) as session:
+                    address = (life.host.ips[0], session.port)
+                    self._present[address] = None
+                    await self._exchange(session, life, neighbours)
+        finally:
+            life.left = trio.current_time()
+            if address is not None:
+                del self._present[address]
+
+    async def _exchange(self, session: Session, life: Life, neighbours: list[Address]) -> None:
+        plan = life.plan
+        place = self._folder / f"{self.seed}-{life.host.ips[0]}"
+        if plan.seeds:
+            place.write_bytes(self._content)
+        if plan.manner == "chokes":
+            session.choking.choker = Niggard(self._slots)
+        life.torrent = await session.add(self._metainfo, output=place, seed_only=plan.seeds, peers=neighbours)
+        async with trio.open_nursery() as nursery:
+            if plan.manner == "silent":
+                nursery.start_soon(_fall_silent, session, plan.silent_from)
+            await life.torrent.wait_complete()
+            life.finished = trio.current_time()
+            await trio.sleep(plan.lingers)
+            nursery.cancel_scope.cancel()
+
+    def _look(self, now: float) -> None:
+        together = 0
+        pieces = self._metainfo.geometry.piece_count
+        for life in self.lives:
+            if life.torrent is None or life.torrent.transfer is None or life.left != NEVER:
+                continue
+            have = life.torrent.transfer.have
+            life.shares.append((now, have.count / pieces))
+            if not life.plan.seeds:
+                together |= have.to_int()
+            if life.sent >= life.plan.leaves_after * self.size:
+                life.scope.cancel()
+        if self.spread_at == NEVER and together.bit_count() == pieces:
+            self.spread_at = now
+            self.spread_sent = self.copies
+
+
+async def _fall_silent(session: Session, when: float) -> None:
+    await trio.sleep_until(when)
+    session.upload.rate = NOTHING
