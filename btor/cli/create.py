@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from btor.cli import output
-from btor.cli.options import FILE, SIZE, Voice, voice_options
+from btor.cli.options import FILE, PROCESSES, SIZE, Voice, voice_options
 from btor.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("path", type=FILE)
-@click.option("-o", "--output", "target", type=FILE, metavar="FILE", help="Default: PATH's name with .torrent, here.")
+@click.option("-o", "--output", "target", type=FILE, metavar="FILE", help="[default: PATH's name with .torrent, here]")
 @click.option("--tracker", "trackers", multiple=True, metavar="URL", help="A tier; a comma inside joins more to it.")
 @click.option("--web-seed", "web_seeds", multiple=True, metavar="URL", help="The content is there, too, over http(s).")
 @click.option("--private", is_flag=True, help="Peers from the torrent's trackers only.")
 @click.option("--source", metavar="S", help="A mark that makes the info-hash another one.")
 @click.option("--comment", metavar="S", help="For people to read.")
-@click.option("--piece-length", type=SIZE, metavar="SIZE", help="Such as 1MiB; default: by the size of the content.")
+@click.option("--piece-length", type=SIZE, metavar="SIZE", help="Such as 1MiB. [default: by the size of the content]")
 @click.option("--no-date", is_flag=True, help="Leave the time out: the same content makes the same file.")
-@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Hashers; default: one per processor.")
+@click.option("--threads", type=PROCESSES, metavar="N", help="Hashers. [default: one per processor]")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @voice_options
 def create(path: Path, **values: Any) -> int:

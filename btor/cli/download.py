@@ -6,22 +6,22 @@ from typing import Any
 
 import click
 
-from btor.cli.options import DURATION, FILE, NetworkOptions, Voice, network_options, voice_options
+from btor.cli.options import DURATION, FILE, RATIO, NetworkOptions, Voice, network_options, voice_options
 from btor.cli.sources import refusal
 from btor.errors import UsageError
 
 
-@click.command(context_settings={"show_default": False})
+@click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-d", "--directory", type=FILE, metavar="DIR", help="Where the content goes. Default: here.")
+@click.option("-d", "--directory", type=FILE, metavar="DIR", help="Where the content goes. [default: here]")
 @click.option("-o", "--output", type=FILE, metavar="PATH", help="The content's own place and name (one SOURCE).")
-@click.option("--overwrite", is_flag=True, help="Write over a file in the way that holds nothing valid.")
+@click.option("--overwrite", is_flag=True, help="Replace a file in the way that holds nothing of the torrent.")
 @click.option("--sync", is_flag=True, help="End only when the content is durable on disk.")
 @click.option("--wait-for-space", is_flag=True, help="When the disk is full, wait instead of ending.")
-@click.option("--timeout", type=DURATION, metavar="T", help="Give up when nothing arrives for that long: 30s, 10m, 2h.")
+@click.option("--timeout", type=DURATION, metavar="T", help="Give up when nothing comes for that long: 30s, 10m, 2h.")
 @click.option("--seed", is_flag=True, help="Go on seeding when complete.")
-@click.option("--seed-ratio", type=click.FloatRange(min=0), metavar="R", help="Seed until R times the size is sent.")
-@click.option("--seed-time", type=DURATION, metavar="T", help="Seed that long.")
+@click.option("--seed-ratio", type=RATIO, metavar="R", help="Seed until R times the size was sent.")
+@click.option("--seed-time", type=DURATION, metavar="T", help="Seed for that long.")
 @network_options
 @voice_options
 def download(sources: tuple[str, ...], **values: Any) -> int:

@@ -56,6 +56,24 @@ def parse_duration(text: str) -> float:
     raise ValueError("a time such as 30s, 10m or 2h is needed")
 
 
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A parser of whole numbers from ``least`` to ``most``; it raises ValueError."""
+
+    def parse(text: str) -> int:
+        if re.fullmatch(r"\d{1,9}", text, re.ASCII) and least <= int(text) <= most:
+            return int(text)
+        raise ValueError(f"a whole number from {least} to {most} is needed")
+
+    return parse
+
+
+def parse_ratio(text: str) -> float:
+    """A plain decimal number, not negative. Raises ValueError."""
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII):
+        return float(text)
+    raise ValueError("a number such as 1.5 is needed")
+
+
 class Parsed(click.ParamType[T], Generic[T]):
     """A value that a function of this module parses; what it says of a bad one becomes a usage error."""
 
@@ -107,7 +125,11 @@ DURATION = Parsed("time", parse_duration)
 HOST_PORT = Parsed("host:port", parse_host_port)
 BIND_ADDRESS = Parsed("address", parse_bind)
 PEER = Parsed("host:port", parse_peer)
-PORT = click.IntRange(0, 65535)
+RATIO = Parsed("ratio", parse_ratio)
+PORT = Parsed("port", whole_number(0, 65_535))
+PEERS = Parsed("number", whole_number(1, 100_000))
+SLOTS = Parsed("number", whole_number(0, 100_000))
+PROCESSES = Parsed("number", whole_number(1, 100))
 FILE = click.Path(path_type=Path)
 
 
@@ -150,7 +172,7 @@ def network_options(command: Command) -> Command:
         click.option(
             "--peer", "peers", type=PEER, multiple=True, metavar="HOST:PORT", help="Connect to this peer too."
         ),
-        click.option("-p", "--port", type=PORT, metavar="N", help="Listen here; 0: any. Default: 6881 or near."),
+        click.option("-p", "--port", type=PORT, metavar="N", help="Listen here; 0: anywhere. [default: 6881 or near]"),
         bind_option,
         click.option("--no-trackers", is_flag=True, help="Ask no tracker."),
         click.option("--no-dht", is_flag=True, help="Leave the DHT out."),
@@ -158,19 +180,34 @@ def network_options(command: Command) -> Command:
         click.option("--no-lsd", is_flag=True, help="Look for no peers on the local network."),
         click.option("--max-download", type=RATE, metavar="RATE", help="Bytes a second: 500K, 5M, 1MiB."),
         click.option("--max-upload", type=RATE, metavar="RATE", help="Likewise."),
-        click.option("--max-peers", type=click.IntRange(min=1), default=200, metavar="N", help="Per torrent."),
+        click.option("--max-peers", type=PEERS, default="200", show_default=True, metavar="N", help="Of each torrent."),
         click.option(
-            "--upload-slots", type=click.IntRange(min=0), default=limits.UPLOAD_SLOTS, metavar="N", help="0: all."
+            "--upload-slots",
+            type=SLOTS,
+            default=str(limits.UPLOAD_SLOTS),
+            show_default=True,
+            metavar="N",
+            help="Peers served at a time, of all torrents; 0: all.",
         ),
         click.option("--recheck", is_flag=True, help="Distrust the resume record, hash everything."),
-        click.option("--state-dir", type=FILE, metavar="DIR", envvar="BTOR_STATE_DIR", help="For resume records."),
+        click.option(
+            "--state-dir",
+            type=FILE,
+            metavar="DIR",
+            envvar="BTOR_STATE_DIR",
+            help="Where the resume records are. [default: $BTOR_STATE_DIR, or where this system keeps such]",
+        ),
     )
 
 
 def bind_option(command: Command) -> Command:
     """``--bind``, of everything that listens."""
     return click.option(
-        "--bind", type=BIND_ADDRESS, multiple=True, metavar="ADDRESS", help="Use this local address only."
+        "--bind",
+        type=BIND_ADDRESS,
+        multiple=True,
+        metavar="ADDRESS",
+        help="Use this local address only.",
     )(command)
 
 

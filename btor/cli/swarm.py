@@ -7,21 +7,21 @@ from typing import Any
 
 import click
 
-from btor.cli.options import FILE, RATE, Voice, voice_options
+from btor.cli.options import FILE, PROCESSES, RATE, Voice, voice_options
 
 
 @click.command()
 @click.argument("torrent", type=FILE)
 @click.argument("path", type=FILE)
-@click.option("--leechers", type=click.IntRange(1, 100), default=2, show_default=True, metavar="N")
-@click.option("--seeders", type=click.IntRange(1, 100), default=1, show_default=True, metavar="N")
+@click.option("--leechers", type=PROCESSES, default="2", show_default=True, metavar="N")
+@click.option("--seeders", type=PROCESSES, default="1", show_default=True, metavar="N")
 @click.option(
     "--max-download",
     "rates",
     type=RATE,
     multiple=True,
     metavar="RATE",
-    help="Of each leecher; given several times: of the first, the second …, the last one also of the rest.",
+    help="Of each leecher; given several times: of the first, the second and so on, the last also of the rest.",
 )
 @click.option("--keep", is_flag=True, help="Keep what the leechers downloaded, and the logs; say where.")
 @voice_options

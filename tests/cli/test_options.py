@@ -83,6 +83,25 @@ def test_no_text_raises_anything_else(text: str) -> None:
             assert parse(text) == 0
 
 
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("007", 7), ("65535", 65_535)])
+def test_ports(text: str, number: int) -> None:
+    assert options.PORT.convert(text, None, None) == number
+
+
+@pytest.mark.parametrize("text", ["65536", "-1", "", "1.0", "0x10", "٣", "9" * 5000])
+def test_what_is_no_port(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="a whole number from 0 to 65535"):
+        options.PORT.convert(text, None, None)
+
+
+def test_ratios() -> None:
+    assert options.parse_ratio("1.5") == 1.5
+    assert options.parse_ratio("0") == 0.0
+    for text in ("-1", "nan", "inf", "1e3", "", "1.", "٣"):
+        with pytest.raises(ValueError, match="number"):
+            options.parse_ratio(text)
+
+
 def test_addresses() -> None:
     assert options.parse_host_port("127.0.0.1:0") == ("127.0.0.1", 0)
     assert options.parse_host_port("[::1]:6969") == ("::1", 6969)
