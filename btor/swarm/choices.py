@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CHOICES_LIFE: Final = 0.1  # s that a batch is believed: in a young swarm counts change that fast …
 CHOICES_PIECES: Final = 10_000  # … but longer in proportion above this many pieces, where a batch costs more …
 CHOICES_LIFE_MAX: Final = 10.0  # … up to this
+CHOICES_MAX: Final = limits.AFFINITY_BYTES // limits.BLOCK  # pieces gathered from one source's haves
 
 _BIT_POSITIONS = tuple(tuple(i for i in range(8) if byte & (0x80 >> i)) for byte in range(256))
 _NOT_ZERO = re.compile(rb"[^\0]")
@@ -76,7 +77,10 @@ class Choices:
     def on_have(self, source: Source, piece: int) -> None:
         """``source`` now has ``piece``: one that had nothing more to offer is spared a look at everything it has."""
         if source.dry == self._returns and piece in self:
-            source.choices.append(piece)
+            if len(source.choices) < CHOICES_MAX:
+                source.choices.append(piece)
+            else:
+                source.dry = -1
 
     def forget(self, source: Source) -> None:
         """What ``source`` has changed as a whole: the next pick looks at it anew."""

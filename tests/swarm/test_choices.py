@@ -13,7 +13,7 @@ from btor import limits
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
 from btor.swarm.availability import Availability
-from btor.swarm.choices import CHOICES_LIFE, CHOICES_LIFE_MAX, CHOICES_PIECES, Choices, members
+from btor.swarm.choices import CHOICES_LIFE, CHOICES_LIFE_MAX, CHOICES_MAX, CHOICES_PIECES, Choices, members
 from btor.swarm.source import Source
 
 MIB = 1024 * 1024
@@ -163,6 +163,7 @@ def test_a_piece_taken_by_another_is_skipped() -> None:
     source.rate = 10 * MIB / CHOICES_LIFE
     first = torrent.pick(source, 1)[0]
     torrent.choices.take_out((first + 1) % 30)
+    assert torrent.choices.count == 28
     assert (first + 1) % 30 not in torrent.choices
     assert torrent.pick(source, 1) == [(first + 2) % 30]
 
@@ -189,8 +190,20 @@ def test_a_source_with_nothing_more_is_not_looked_at_again(monkeypatch: pytest.M
     assert torrent.pick(source, 5, now=100.0) == [7]
     assert len(looks) == 1
     torrent.choices.put_back(3)  # what came back must be looked for
+    assert torrent.choices.count == 39
     assert torrent.pick(source, 5) == [3]
     assert len(looks) == 2
+
+
+def test_haves_are_gathered_up_to_the_bound() -> None:
+    torrent = Torrent(CHOICES_MAX + 10)
+    source = torrent.source(set())
+    assert torrent.pick(source, 1) == []
+    for piece in range(CHOICES_MAX + 1):
+        assert len(source.choices) == min(piece, CHOICES_MAX)
+        torrent.add(source, piece)
+    assert len(source.choices) == CHOICES_MAX
+    assert set(torrent.pick(source, CHOICES_MAX + 10)) == set(range(CHOICES_MAX + 1))
 
 
 def test_a_source_without_any_piece_gives_nothing() -> None:

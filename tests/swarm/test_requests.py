@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from btor import limits
 from btor.limits import BLOCK, MIB
-from btor.swarm.requests import LATENCIES, RATE_WINDOW, RequestQueue, Run, runs_of
+from btor.swarm.requests import LATENCIES, RATE_WINDOW, SLOW_START_GROWTH, RequestQueue, Run, runs_of
 from btor.swarm.source import Source
 
 
@@ -87,6 +87,18 @@ def test_slow_start_ends_when_the_rate_no_longer_grows() -> None:
         queue.on_tick(second + 0.95)
     # the rate says that many, slow start would have come to 4 + 20
     assert queue.depth(4.95) <= 4 * max(limits.REQUEST_QUEUE_SECONDS, LATENCIES * 0.9)
+
+
+def test_slow_start_goes_on_while_each_second_brings_more() -> None:
+    queue = RequestQueue()
+    enough = SLOW_START_GROWTH // 125 + 1  # times 125 blocks a second
+    received = 0
+    for second, (growth, on) in enumerate([(1000, True), (enough, True), (enough, True), (enough - 1, False)]):
+        received += growth
+        for block in range(125):
+            queue.on_sent(second + block / 125, [(second, block, 1)])
+            queue.on_received(second + (block + 1) / 125, received, second, block, 1)
+        assert queue._slow_start == on
 
 
 def test_depth_bounds() -> None:
@@ -397,7 +409,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.asked)
     @rule()
     def wait_long_enough(self) -> None:
-        self.now += limits.REQUEST_TIMEOUT_MAX
+        self.now += limits.REQUEST_TIMEOUT_MAX + 0.001  # more than what floats lose
         self.tick()
         assert not self.asked  # nothing is waited for longer than that
         assert self.queue.snubbed
