@@ -87,14 +87,14 @@ class Availability:
         counted = sum((plane >> shift & 1) << k for k, plane in enumerate(self._planes))
         return self.seeds + counted + self._pending.get(piece, 0)
 
-    def ranked(self, pieces: int, enough: int, *, common_first: bool = False) -> list[int]:
-        """``pieces`` (not empty) as classes of equal count, rarest first (or most common first).
+    def ranked(self, pieces: int, enough: int, *, common_first: bool = False) -> list[tuple[int, int]]:
+        """``pieces`` (not empty) as classes of equal count, rarest first (or most common first), with their sizes.
 
-        The list ends with the class that brings the sum of pieces to ``enough``, or with the last one.
+        The list ends with the class that brings the sum of sizes to ``enough``, or with the last one.
         """
         self._merge()
         planes = self._planes
-        found: list[int] = []
+        found: list[tuple[int, int]] = []
         later = [(pieces, len(planes))]  # sets still to be told apart by the planes below their level
         while later and enough > 0:
             chosen, level = later.pop()
@@ -105,13 +105,13 @@ class Availability:
                 if zeros and ones:
                     chosen, rest = (ones, zeros) if common_first else (zeros, ones)
                     later.append((rest, level))
-            found.append(chosen)
-            if later:
-                enough -= chosen.bit_count()
+            size = chosen.bit_count()
+            found.append((chosen, size))
+            enough -= size
         return found
 
     def copies(self) -> float:
         """Distributed copies: how many sources have the rarest piece, plus the share of pieces that more have."""
-        rarest = self.ranked(self.everything(), 1)[0]
+        rarest, size = self.ranked(self.everything(), 1)[0]
         least = self.count(8 * self.length - rarest.bit_length())
-        return least + 1 - rarest.bit_count() / self.size
+        return least + 1 - size / self.size

@@ -25,9 +25,21 @@ CHOICES_LIFE: Final = 0.1  # s that a batch is believed: in a young swarm counts
 CHOICES_PIECES: Final = 10_000  # … but longer in proportion above this many pieces, where a batch costs more …
 CHOICES_LIFE_MAX: Final = 10.0  # … up to this
 CHOICES_MAX: Final = limits.AFFINITY_BYTES // limits.BLOCK  # pieces gathered from one source's haves
+FEW: Final = 16  # up to so many pieces of a set are found faster one by one than by going through its bytes
 
 _BIT_POSITIONS = tuple(tuple(i for i in range(8) if byte & (0x80 >> i)) for byte in range(256))
 _NOT_ZERO = re.compile(rb"[^\0]")
+
+
+def few_members(pieces: int, length: int, start: int) -> list[int]:
+    """As ``members``, of a set of few pieces of ``length`` bytes: costs as much for each piece as for many bytes."""
+    ahead: list[int] = []
+    behind: list[int] = []
+    while pieces:
+        piece = 8 * length - pieces.bit_length()
+        (ahead if piece >= start else behind).append(piece)
+        pieces ^= 1 << (pieces.bit_length() - 1)
+    return ahead + behind
 
 
 def members(data: bytes, start: int) -> Iterator[int]:
@@ -143,9 +155,10 @@ class Choices:
         wanted = max(wanted, int(ahead / self._geometry.piece_length))
         chosen: list[int] = []
         length = self._availability.length
-        for rank in self._availability.ranked(pieces, wanted, common_first=source.snubbed):
-            data = rank.to_bytes(length, "big")
-            for piece in members(data, self._rng.randrange(self._geometry.piece_count)):
+        for rank, size in self._availability.ranked(pieces, wanted, common_first=source.snubbed):
+            start = self._rng.randrange(self._geometry.piece_count)
+            few = size <= FEW
+            for piece in few_members(rank, length, start) if few else members(rank.to_bytes(length, "big"), start):
                 chosen.append(piece)
                 if len(chosen) == wanted:
                     break

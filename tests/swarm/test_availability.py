@@ -72,7 +72,8 @@ def test_ranked_narrows_to_the_rarest(counts: list[int], enough: int, common_fir
     for count in sorted(by_count, reverse=common_first):
         if sum(map(len, expected)) < enough:
             expected.append(by_count[count])
-    assert [members_of(size, number) for number in classes] == expected
+    assert [members_of(size, number) for number, _ in classes] == expected
+    assert [count for _, count in classes] == [len(members) for members in expected]
 
 
 def test_seeds_count_once_for_all_pieces() -> None:
@@ -99,7 +100,7 @@ def test_single_pieces_that_two_sources_have_are_merged_into_nothing() -> None:
     counted = Availability(8)
     for piece in (1, 1, 2, 2):
         counted.add_one(piece)
-    assert [members_of(8, number) for number in counted.ranked(0xFF, 8)] == [{0, 3, 4, 5, 6, 7}, {1, 2}]
+    assert [members_of(8, number) for number, _ in counted.ranked(0xFF, 8)] == [{0, 3, 4, 5, 6, 7}, {1, 2}]
     assert [counted.count(piece) for piece in (0, 1, 2)] == [0, 2, 2]
 
 

@@ -13,7 +13,15 @@ from btor import limits
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
 from btor.swarm.availability import Availability
-from btor.swarm.choices import CHOICES_LIFE, CHOICES_LIFE_MAX, CHOICES_MAX, CHOICES_PIECES, Choices, members
+from btor.swarm.choices import (
+    CHOICES_LIFE,
+    CHOICES_LIFE_MAX,
+    CHOICES_MAX,
+    CHOICES_PIECES,
+    Choices,
+    few_members,
+    members,
+)
 from btor.swarm.source import Source
 
 MIB = 1024 * 1024
@@ -56,6 +64,7 @@ def test_members_go_once_around(pieces: set[int], start: int) -> None:
         bits.add(piece)
     ahead = sorted(piece for piece in pieces if piece >= start)
     assert list(members(bits.to_wire(), start)) == ahead + sorted(pieces - set(ahead))
+    assert few_members(bits.to_int(), 10, start) == ahead + sorted(pieces - set(ahead))
 
 
 def test_the_rarest_come_first() -> None:
