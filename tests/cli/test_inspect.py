@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import threading
+from base64 import b64decode
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 
 from btor import bencode
 from btor.cli.inspect import binary_size, date
-from tests.cli.running import CONTENT, TORRENTS, Here, torrent_bytes
+from tests.cli.running import CONTENT, PROJECT, TORRENTS, Here, torrent_bytes
 
 STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 HOSTILE = ["a\x1b[2J", "\u202egnp.exe", "x\x07\x9b1m", "\u2066\u2069", "a\nb\r\tc", "\x00", "\u200b", "\ufeff", "é\x85"]
+HOSTILE_CASES = json.loads((PROJECT / "tests" / "data" / "hostile.json").read_text("utf-8"))
 MANY = TORRENTS / "many-files.torrent"
 MANY_HASH = "eb789e1bf64fbb520fb5851e3aec5daba573c4e2"
 
@@ -202,6 +204,21 @@ def test_no_bytes_are_a_bug(btor: Here, tmp_path: Path, data: bytes) -> None:
 def test_no_magnet_steers_a_terminal(btor: Here, text: str) -> None:
     ended = btor("info", "magnet:?xt=urn:btih:" + "ab" * 20 + f"&dn={text}&tr={text}")
     nothing_steers(ended.out, ended.err)
+
+
+@pytest.mark.parametrize("case", HOSTILE_CASES, ids=lambda case: case["case"])
+def test_hostile_torrents_steer_no_terminal(btor: Here, tmp_path: Path, case: dict[str, str]) -> None:
+    path = put(tmp_path, b64decode(case["data_b64"]))
+    statuses = set()
+    commands: list[list[str | Path]] = [["info", path], ["info", "--files", path], ["magnet", path]]
+    commands += [["info", "--json", path], ["verify", path, tmp_path]]
+    for command in commands:
+        ended = btor(*command)
+        nothing_steers(ended.out, ended.err)
+        if "--json" in command:
+            nothing_steers(*strings(json.loads(ended.out)))
+        statuses.add(ended.status)
+    assert statuses in ({3}, {0, 6})
 
 
 def test_dates_that_no_calendar_has() -> None:

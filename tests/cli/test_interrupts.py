@@ -79,9 +79,17 @@ def started(script: str, *arguments: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(
-    "module", ["btor.cli.main", "click", "btor.cli.download", "btor.cli.transfer", "trio", "btor.engine.session"]
+    ("module", "number"),
+    [
+        ("btor.cli.main", signal.SIGINT),
+        ("click", signal.SIGINT),
+        ("click", signal.SIGTERM),
+        ("click", signal.SIGHUP),
+        ("btor.cli.download", signal.SIGINT),
+        ("trio", signal.SIGINT),
+        ("btor.engine.session", signal.SIGINT),
+    ],
 )
 def test_during_imports(module: str, number: int, tmp_path: Path) -> None:
     torrent = TORRENTS / "one-small-piece.torrent"
