@@ -40,3 +40,12 @@ def test_it_ends_with_the_verdict(tmp_path: Path, ran: str, status: int) -> None
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert answer.returncode == status
     assert ("DID NOT RUN: a::b[x y]" in answer.stdout) == bool(status)
+
+
+def test_the_list_names_tests_that_exist() -> None:
+    """And every one that exists, as they are collected now."""
+    folder = Path(__file__).parent.parent
+    expected = check_interop.parse((folder / "interop" / "expected.txt").read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/interop"]
+    answer = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=60, check=False)
+    assert {line for line in answer.stdout.splitlines() if "::" in line} == expected.keys(), answer.stdout
