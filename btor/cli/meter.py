@@ -12,6 +12,7 @@ from typing import TextIO
 from btor.cli import output, words
 from btor.cli.lines import PLAIN_PERIOD
 from btor.cli.options import Voice
+from btor.metainfo.paths import display
 
 DRAW_PERIOD = 0.25  # seconds between two drawings on a terminal
 
@@ -25,7 +26,7 @@ class Meter:
     """Call it with (done, all), as often as it goes on; it speaks when it is time to."""
 
     def __init__(self, verb: str, stream: TextIO | None) -> None:
-        self._verb = verb
+        self._verb = display(verb)
         self._stream = stream
         self._drawing = can_draw(stream)
         self._period = DRAW_PERIOD if self._drawing else PLAIN_PERIOD
