@@ -1,8 +1,7 @@
-"""The documents tell the truth where a machine can see it: options, events, links, and the commands of the README."""
+"""The documents tell the truth where a machine can see it: their links, and the commands of the README."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -11,12 +10,9 @@ import click
 import pytest
 
 from btor.cli.group import cli
-from btor.engine import events
 
 PROJECT = Path(__file__).parent.parent
-INTERFACE = (PROJECT / "docs" / "interface.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("torrents/*.md")])
-SHARED = {"--json", "--quiet", "--verbose", "--log-file", "--help", "-q", "-v", "-h"}
 
 
 def commands() -> dict[str, click.Command]:
@@ -25,40 +21,20 @@ def commands() -> dict[str, click.Command]:
     return {name: command for name, command in found.items() if command is not None}
 
 
-def options_of(command: click.Command) -> set[str]:
-    return {name for parameter in command.params for name in parameter.opts if name.startswith("-")} - SHARED
-
-
-def documented_options() -> dict[str, set[str]]:
-    """Command -> the options that the table names for it."""
-    found: dict[str, set[str]] = {name: set() for name in commands()}
-    for line in INTERFACE.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 3 and cells[0].startswith("`-"):
-            names = set(re.findall(r"`(--?[a-z-]+)`", cells[0])) - SHARED
-            for command in found if cells[1] == "all" else cells[1].split(", "):
-                found[command] |= names
-    return found
-
-
-def test_the_table_of_options_is_that_of_the_commands() -> None:
-    assert documented_options() == {name: options_of(command) for name, command in commands().items()}
-
-
-@pytest.mark.parametrize("kind", events.Event.__subclasses__(), ids=lambda kind: kind.event)
-def test_each_event_is_described_with_its_fields(kind: type[events.Event]) -> None:
-    (line,) = (line for line in INTERFACE.splitlines() if line.startswith(f"| `{kind.event}`"))
-    described = re.sub(r"\([^)]*\)", "", line.split("|")[2])
-    fields = {field.name.rstrip("_") for field in dataclasses.fields(kind)} - {"time", "info_hash"}
-    assert set(re.findall(r"`([a-z_]+)`", described)) == fields
+def anchors(document: Path) -> set[str]:
+    """The headings of a document as links name them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(PROJECT).as_posix())
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
         if "://" not in target:
-            path = target.partition("#")[0]
-            assert not path or (document.parent / path).exists(), target
+            path, _, anchor = target.partition("#")
+            there = document.parent / path if path else document
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
 
 
 def readme_commands() -> list[str]:
