@@ -24,7 +24,19 @@ class Container:
         try:
             await child(*args)
         except* Exception as group:
-            self.failures += 1
-            _log.error("unexpected error in %s, which ends", what, exc_info=group)
+            self._note(what, group)
             if self.strict:
                 raise
+
+    def call(self, what: str, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function(*args)``, which does not wait, with the same protection."""
+        try:
+            function(*args)
+        except Exception as error:
+            self._note(what, error)
+            if self.strict:
+                raise
+
+    def _note(self, what: str, error: BaseException) -> None:
+        self.failures += 1
+        _log.error("unexpected error in %s, which ends", what, exc_info=error)

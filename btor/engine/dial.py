@@ -122,6 +122,7 @@ class Dialler:
     async def _dial(self, transfer: Transfer, address: Address) -> None:
         session = self._session
         transport = None
+        answer = None
         try:
             try:
                 with trio.fail_after(limits.CONNECT_TIMEOUT):
@@ -133,10 +134,10 @@ class Dialler:
         except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as error:
             transfer.book.on_failed(address, trio.current_time())
             transfer.on_dial_failed(address, error)
-            if transport is not None:
-                transport.close()
-            return
         finally:
             transfer.dialling -= 1
             self.wake()
-        transfer.adopt(transport, answer.peer_id, address, incoming=False)
+            if answer is None and transport is not None:
+                transport.close()
+        if answer is not None and transport is not None:
+            transfer.adopt(transport, answer.peer_id, address, incoming=False)

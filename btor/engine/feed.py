@@ -1,18 +1,23 @@
 """Telling events to whoever listens, without ever waiting for them.
 
-A listener has a bounded queue. A slow one loses old progress first: only the newest `Progress` of a torrent waits, and
-when the queue is full the oldest event goes.
+A listener has a bounded queue. A slow one loses what is out of date first: only the newest `Progress` and `Seeding` of
+a torrent wait, and when the queue is full the oldest event goes.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from weakref import WeakSet
 
 import trio
 
-from btor.engine.events import Event, Progress
+from btor.engine.events import Event, Progress, Seeding
 from btor.limits import EVENT_QUEUE
+
+RECURRING = (Progress, Seeding)  # each makes the one before it obsolete
+
+_Key = tuple[str, str | None] | int
 
 
 class Subscription:
@@ -20,8 +25,8 @@ class Subscription:
 
     def __init__(self, feed: Feed, first: Iterable[Event]) -> None:
         self._feed = feed
-        # the progress of a torrent stands under its info-hash, everything else under a number
-        self._queue: OrderedDict[str | int | None, Event] = OrderedDict()
+        # what recurs stands under its kind and torrent, everything else under a number
+        self._queue: OrderedDict[_Key, Event] = OrderedDict()
         self._count = 0
         self._arrived = trio.Event()
         self._closed = False
@@ -48,17 +53,17 @@ class Subscription:
     def put(self, event: Event) -> None:
         """Queue an event."""
         queue = self._queue
-        if isinstance(event, Progress):
-            queue.pop(event.info_hash, None)
+        if isinstance(event, RECURRING):
+            queue.pop((event.event, event.info_hash), None)
         if len(queue) >= EVENT_QUEUE:
             oldest = next(iter(queue))
-            del queue[next((key for key, old in queue.items() if isinstance(old, Progress)), oldest)]
+            del queue[next((key for key, old in queue.items() if isinstance(old, RECURRING)), oldest)]
         self._append(event)
         self._arrived.set()
 
     def _append(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            self._queue[event.info_hash] = event
+        if isinstance(event, RECURRING):
+            self._queue[event.event, event.info_hash] = event
         else:
             self._count += 1
             self._queue[self._count] = event
@@ -74,7 +79,7 @@ class Feed:
 
     def __init__(self, parent: Feed | None = None) -> None:
         self._parent = parent
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: WeakSet[Subscription] = WeakSet()  # a loop that is left by `break` closes nothing
         self._ended = False
 
     @property
@@ -95,13 +100,12 @@ class Feed:
         if self._ended:
             subscription.end()
         else:
-            self._subscriptions.append(subscription)
+            self._subscriptions.add(subscription)
         return subscription
 
     def drop(self, subscription: Subscription) -> None:
         """Forget a listener."""
-        if subscription in self._subscriptions:
-            self._subscriptions.remove(subscription)
+        self._subscriptions.discard(subscription)
 
     def end(self) -> None:
         """Nothing more will be published."""

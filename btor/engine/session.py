@@ -40,7 +40,7 @@ from btor.storage.load import load_metainfo
 from btor.swarm.dial_budget import DialBudget
 from btor.swarm.peerbook import Bans
 from btor.swarm.rates import RateMeter, TokenBucket
-from btor.wire.address import is_ip, parse_host_port
+from btor.wire.address import parse_host_port
 
 resource: ModuleType | None
 try:
@@ -120,8 +120,9 @@ class Session:
         record is not believed. ``peers``: addresses to connect to beside those of the trackers. ``sync``: complete
         means durable on disk. ``wait_for_space``: a full disk is waited out. Rates in bytes/s.
 
-        MetainfoError, StorageError (the torrent file), UsageError (the torrent is here already).
+        MetainfoError, StorageError (the torrent file), UsageError (a bad peer address, it is here already).
         """
+        named = [parse_host_port(peer) if isinstance(peer, str) else peer for peer in peers]
         metainfo = source if isinstance(source, Metainfo) else await _load(Path(source))
         if metainfo.info_hash in self.torrents:
             raise UsageError(f"the torrent {metainfo.name} is here already")
@@ -141,7 +142,8 @@ class Session:
             max_upload=max_upload,
         )
         self.torrents[metainfo.info_hash] = torrent
-        self._inner.start_soon(self.container.run, f"torrent {metainfo.name}", torrent.run, list(peers))
+        torrent.tell_started()
+        self._inner.start_soon(self.container.run, f"torrent {metainfo.name}", torrent.run, named)
         return torrent
 
     def events(self) -> Subscription:
@@ -181,13 +183,6 @@ class Session:
         if self.settings.bind and local is None:
             raise OSError(errno.EADDRNOTAVAIL, "no bound address of that family")
         return await self.network.connect(address, local=local)
-
-    async def resolve_peer(self, peer: str | Address) -> list[Address]:
-        """The addresses that HOST:PORT names. UsageError, OSError."""
-        host, port = parse_host_port(peer) if isinstance(peer, str) else peer
-        if is_ip(host):
-            return [(host, port)]
-        return await self.network.resolve(host, port)
 
     def wall_clock(self) -> float:
         """Unix time, for events only."""
@@ -284,7 +279,7 @@ class Session:
             await trio.sleep(TICK)
             now = trio.current_time()
             for torrent in list(self.torrents.values()):
-                torrent.on_tick(now)
+                self.container.call(f"the tick of {torrent.name}", torrent.on_tick, now)
 
     async def _flush_for_ever(self) -> None:
         while True:
@@ -293,7 +288,7 @@ class Session:
             await trio.sleep(FLUSH_DELAY)
             peers, self._unflushed = self._unflushed, {}
             for peer in peers:
-                peer.flush()
+                self.container.call("a flush", peer.flush)
 
     async def _save_for_ever(self) -> None:
         """Checkpoints of the resume records, one at a time, at most every few seconds however fast the link is."""

@@ -27,8 +27,10 @@ from btor.engine.events import (
 )
 from btor.engine.feed import Feed, Subscription
 from btor.engine.keeper import Keeper
+from btor.engine.lookup import look_up
 from btor.engine.transfer import Transfer
-from btor.errors import BtorError, StorageError, UsageError
+from btor.errors import BtorError, NetworkError, StorageError, UsageError
+from btor.metainfo.paths import display
 from btor.swarm.tiers import Tiers
 
 if TYPE_CHECKING:
@@ -255,9 +257,12 @@ class Torrent:
 
     # ------------------------------------------------------------------------------------------ life
 
-    async def run(self, peers: Sequence[str | Address]) -> None:
-        """The whole life, until removed or failed."""
+    def tell_started(self) -> None:
+        """It is part of the session."""
         self.feed.publish(self._started())
+
+    async def run(self, peers: Sequence[Address]) -> None:
+        """The whole life, until removed or failed. ``peers``: (host name or IP, port), as the user named them."""
         try:
             with self._life:
                 await self._check()
@@ -314,14 +319,14 @@ class Torrent:
                 finally:
                     self.session.announcer.remove(self)
 
-    async def _name_peers(self, peers: Sequence[str | Address]) -> None:
+    async def _name_peers(self, peers: Sequence[Address]) -> None:
         """The peers that the user named."""
         assert self.transfer is not None
-        for peer in peers:
+        for host, port in peers:
             try:
-                addresses = await self.session.resolve_peer(peer)
-            except OSError as error:
-                self.publish(Warned, message=f"peer {peer}: {error.strerror or error}")
+                addresses = await look_up(self.session.network, host, port)
+            except NetworkError as error:
+                self.publish(Warned, message=display(f"peer {host}: {error}"))
                 continue
             self.transfer.add_peers(addresses, "user")
 
@@ -427,6 +432,8 @@ class Torrent:
             transfer.on_tick(now)
             if not transfer.peers and not transfer.dialling:
                 self.session.announcer.hurry(self)
+            elif transfer.has_company(now):
+                self.tiers.on_company()
             if self._state == "disk_full" and now >= self._next_probe:
                 self._next_probe = now + limits.FREE_SPACE_PROBE
                 if self.keeper.has_space(self.metainfo.geometry.total_length - transfer.done_bytes):

@@ -82,6 +82,22 @@ async def test_cancellation_passes_beside_a_bug(caplog: pytest.LogCaptureFixture
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_call(strict: bool, caplog: pytest.LogCaptureFixture) -> None:
+    container = Container(strict=strict)
+    done: list[int] = []
+    container.call("a call", done.append, 7)
+    assert done == [7]
+    assert container.failures == 0
+    if strict:
+        with pytest.raises(IndexError):
+            container.call("a call", done.pop, 5)
+    else:
+        container.call("a call", done.pop, 5)
+    assert container.failures == 1
+    assert "a call" in caplog.text
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
 async def test_what_ends_the_process_passes(error: BaseException) -> None:
     container = Container()

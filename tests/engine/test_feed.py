@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-import trio
+import gc
 
-from btor.engine.events import Event, PeerChange, Progress, Started, Stopped
+import trio
+import trio.testing
+
+from btor.engine.events import Event, PeerChange, Progress, Seeding, Started, Stopped
 from btor.engine.feed import Feed, Subscription
 from btor.limits import EVENT_QUEUE
 
@@ -37,6 +39,10 @@ def change(number: int) -> PeerChange:
     return PeerChange(time=0.0, info_hash=ONE, address=str(number), client="", change="connected", reason="")
 
 
+def seeding(uploaded: int) -> Seeding:
+    return Seeding(time=0.0, info_hash=ONE, port=1, uploaded=uploaded, peers=0)
+
+
 STOPPED = Stopped(time=0.0, info_hash=ONE, reason="", downloaded=0, uploaded=0)
 STARTED = Started(time=0.0, info_hash=ONE, name="", total_bytes=0, piece_length=0, pieces=0, port=0)
 
@@ -44,15 +50,17 @@ STARTED = Started(time=0.0, info_hash=ONE, name="", total_bytes=0, piece_length=
 async def waiting(subscription: Subscription) -> list[Event]:
     """What is queued now."""
     events: list[Event] = []
-    with trio.move_on_after(0.01):
+
+    async def read() -> None:
         async for event in subscription:
             events.append(event)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
     return events
-
-
-@pytest.fixture(autouse=True)
-def virtual_time(autojump_clock: trio.testing.MockClock) -> None:
-    """No test sleeps."""
 
 
 async def test_begins_with_what_it_is_given() -> None:
@@ -79,6 +87,15 @@ async def test_only_the_newest_progress_waits_whatever_comes_between() -> None:
         feed.publish(progress(number))
         feed.publish(progress(number, OTHER))
     assert await waiting(subscription) == [*map(change, range(4)), progress(3), progress(3, OTHER)]
+
+
+async def test_only_the_newest_word_on_seeding_waits() -> None:
+    feed = Feed()
+    subscription = feed.subscribe([])
+    for number in range(4):
+        feed.publish(seeding(number))
+        feed.publish(progress(number))
+    assert await waiting(subscription) == [seeding(3), progress(3)]
 
 
 async def test_progress_that_was_read_is_not_missed() -> None:
@@ -182,6 +199,18 @@ async def test_close() -> None:
     subscription.close()
     with trio.fail_after(5):
         assert [event async for event in subscription] == []
+
+
+async def test_who_stops_reading_need_not_say_so() -> None:
+    feed = Feed()
+    feed.publish(change(1))
+    with trio.fail_after(5):
+        async for event in feed.subscribe([STARTED]):
+            assert event == STARTED
+            assert feed.listened
+            break
+    gc.collect()  # for an interpreter that does not count references
+    assert not feed.listened
 
 
 async def test_a_session_hears_its_torrents() -> None:
