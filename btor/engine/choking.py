@@ -44,32 +44,41 @@ class Choking:
 
     def on_interested(self, peer: Peer, now: float) -> None:
         """A peer wants something: it gets a free slot at once, or that of one that wants nothing."""
-        if not peer.am_choking:
+        if not peer.am_choking or self._admit(peer, now):
             return
-        if not self.choker.admit(self._candidate(peer), now):
-            idle = next((other for other in self._peers() if not (other.am_choking or other.peer_interested)), None)
-            if idle is None:
-                return
+        idle = next((other for other in self._peers() if not (other.am_choking or other.peer_interested)), None)
+        if idle is not None:
             idle.choke(now)
             self.choker.forget(idle.key)
-            if not self.choker.admit(self._candidate(peer), now):
-                return
-        peer.unchoke(now)
+            self._admit(peer, now)
+
+    def _admit(self, peer: Peer, now: float) -> bool:
+        admitted = self.choker.admit(self._candidate(peer), now)
+        if admitted:
+            peer.unchoke(now)
+        return admitted
 
     def on_not_interested(self, peer: Peer, now: float) -> None:
         """A peer wants nothing more: if others wait for its slot, they get it."""
         if not peer.am_choking and self._waiting():
             peer.choke(now)
-            self.forget(peer, now)
+            self.choker.forget(peer.key)
+            self._fill_slots(now)
 
     def forget(self, peer: Peer, now: float) -> None:
-        """A peer is gone, or needs no slot: those that wait longest try for it first."""
+        """A peer is gone, and perhaps a slot free."""
         self.choker.forget(peer.key)
+        if not peer.am_choking:
+            self._fill_slots(now)
+
+    def _fill_slots(self, now: float) -> None:
+        """Those that wait longest come first."""
         for waiting in sorted(self._waiting(), key=lambda peer: peer.interested_since):
-            self.on_interested(waiting, now)
+            if not self._admit(waiting, now):
+                return
 
     def _waiting(self) -> list[Peer]:
-        return [peer for peer in self._peers() if peer.peer_interested and peer.am_choking]
+        return [peer for peer in self._peers() if peer.peer_interested and peer.am_choking and peer.transfer.active]
 
     def _candidate(self, peer: Peer) -> Candidate:
         return Candidate(

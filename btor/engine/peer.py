@@ -7,12 +7,14 @@ it back. Messages are sent at once where the socket takes them.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
 
 from btor import limits
+from btor.engine.upload import BLOCKS_AT_ONCE
 from btor.errors import PeerError
 from btor.limits import BLOCK
 from btor.metainfo.bitfield import Bitfield
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 GULP_ROOM = limits.EXTENDED_MESSAGE + limits.MESSAGE_HEADER  # of the shared buffer, for what is put in front
 SEND_GULP_MIN = 2 * BLOCK
+GULP_GROWTH = 4
+SMALL_MESSAGES = 500  # in one gulp: a peer that chatters that much is heard in small portions, others in between
 
 
 class Peer:
@@ -47,6 +51,7 @@ class Peer:
         self.close_reason = ""
         self.given_way = False  # to another connection with the same peer
         self.gulp_round = -1
+        self._gulp_limit = limits.GULP_MIN
         now = trio.current_time()
         self.connected_at = now
         self.source = transfer.picker.add_source(self.key)
@@ -59,7 +64,7 @@ class Peer:
         self.interested_since = now
         self.unchoked_at = now
         self.choked_at = now
-        self.was_unchoked = False
+        self._choke_sent = True  # that is how a connection begins
         # amounts, in bytes of blocks
         self.received_total = 0
         self.sent_total = 0
@@ -69,10 +74,12 @@ class Peer:
         # abuse
         self._strays = 0
         self._bad_requests = 0
+        self._requests_while_choked = 0
+        self._interest_flips = 0
         self._dropped_requests = 0
         # sending
         self._out = bytearray()
-        self._uploads: deque[Request] = deque()
+        self._uploads: OrderedDict[Request, None] = OrderedDict()  # a cancel finds its request at once
         self._head_sent = 0
         self._last_taken = SEND_GULP_MIN
         self._stuck = False
@@ -114,7 +121,7 @@ class Peer:
         shared = session.receive_buffer
         while True:
             await self.transfer.disk.room_to_write()
-            gulp = session.gulps.size()
+            gulp = min(session.gulps.size(), self._gulp_limit)
             try:
                 count = transport.recv_into(reader.targets(shared, gulp))
             except BlockingIOError:
@@ -127,21 +134,27 @@ class Peer:
             self.last_received = now
             session.gulps.on_gulp(self, now)
             reader.received(shared, count)
-            self._decode(now)
+            small = self._decode(now)
+            if small > SMALL_MESSAGES:
+                self._gulp_limit = limits.GULP_MIN
+            elif count == gulp:
+                self._gulp_limit = min(self._gulp_limit * GULP_GROWTH, limits.GULP_MAX)
             if count < gulp:
                 await transport.wait_readable()
             else:
                 await trio.lowlevel.checkpoint()
 
-    def _decode(self, now: float) -> None:
-        """Everything that arrived, without awaiting: the views end with the next receive."""
+    def _decode(self, now: float) -> int:
+        """All that arrived, without awaiting: the views end with the next receive. How many messages were small."""
         transfer = self.transfer
+        small = 0
         while (items := self._reader.take()) is not None:
             try:
                 for item in items:
                     if isinstance(item, list):
                         transfer.on_run(self, item, now)
                     else:
+                        small += 1
                         self._on_message(item, now)
             finally:  # after a breach too: what came before it is accounted, and the next receive overwrites it
                 transfer.disk.flush()
@@ -149,6 +162,7 @@ class Peer:
         self.fill_requests(now)
         if self._out:
             self.flush()
+        return small
 
     # ------------------------------------------------------------------------------------------ messages
 
@@ -192,6 +206,9 @@ class Peer:
     def _on_interest(self, interested: bool, now: float) -> None:
         if interested == self.peer_interested:
             return
+        self._interest_flips += 1
+        if self._interest_flips > limits.INTEREST_FLIPS:
+            raise PeerError("interest that changes all the time")
         self.peer_interested = interested
         if interested:
             self.interested_since = self.last_request = now
@@ -202,10 +219,10 @@ class Peer:
     def _on_request(self, piece: int, begin: int, length: int, now: float) -> None:
         self.last_request = now
         if self.am_choking:
-            if self.was_unchoked and now - self.choked_at > limits.REQUEST_GRACE_AFTER_CHOKE:
-                raise PeerError("requests while choked")
-            if not self.was_unchoked:
-                self._count_bad_request()
+            if self._choke_sent and now - self.choked_at > limits.REQUEST_GRACE_AFTER_CHOKE:
+                self._requests_while_choked += 1
+                if self._requests_while_choked > limits.REQUESTS_WHILE_CHOKED:
+                    raise PeerError("requests while choked")
             return
         geometry = self.transfer.geometry
         if length > BLOCK or not geometry.holds(piece, begin, length) or piece not in self.transfer.have:
@@ -216,7 +233,7 @@ class Peer:
             if len(self._uploads) + self._dropped_requests > limits.REQUESTS_UNANSWERED:
                 raise PeerError("too many requests")
             return
-        self._uploads.append((piece, begin, length))
+        self._uploads[piece, begin, length] = None
         if not self._stuck:
             self._wake.set()
 
@@ -226,12 +243,9 @@ class Peer:
             raise PeerError("too many bad requests")
 
     def _on_cancel(self, request: Request) -> None:
-        try:
-            at = self._uploads.index(request)
-        except ValueError:
+        if self._head_sent and request == next(iter(self._uploads)):
             return
-        if at or not self._head_sent:
-            del self._uploads[at]
+        self._uploads.pop(request, None)
 
     def on_stray(self, count: int) -> None:
         """``count`` blocks came that were never asked for. PeerError on the second."""
@@ -285,10 +299,10 @@ class Peer:
                 for block in range(first, first + count):
                     self.send_cancel(piece, block)
 
-    def send_have(self, piece: int) -> None:
-        """Tell about a new piece, with the next send."""
-        self._out += wire.encode_have(piece)
-        self.session.flush_soon(self)
+    def send_haves(self, haves: bytes) -> None:
+        """Tell about new pieces; ``haves`` are the encoded messages."""
+        self._out += haves
+        self.flush()
 
     # ------------------------------------------------------------------------------------------ choking
 
@@ -299,7 +313,8 @@ class Peer:
         self.am_choking = True
         self.choked_at = now
         while len(self._uploads) > (1 if self._head_sent else 0):
-            self._uploads.pop()
+            self._uploads.popitem()
+        self._choke_sent = False
         self._out += wire.encode_state(wire.CHOKE)
         self.session.flush_soon(self)
 
@@ -308,8 +323,8 @@ class Peer:
         if not self.am_choking:
             return
         self.am_choking = False
-        self.was_unchoked = True
         self.unchoked_at = self.last_request = now
+        self._requests_while_choked = 0
         self.sent_since_unchoke = 0
         self._dropped_requests = 0
         self._out += wire.encode_state(wire.UNCHOKE)
@@ -333,11 +348,18 @@ class Peer:
         except (OSError, trio.ClosedResourceError) as error:
             self.close(str(error))
             return
-        self.last_sent = trio.current_time()
-        del self._out[:taken]
+        self._on_messages_taken(taken, trio.current_time())
         if self._out:
             self._stuck = True
             self._wake.set()
+
+    def _on_messages_taken(self, taken: int, now: float) -> None:
+        """The socket took ``taken`` bytes of the waiting messages."""
+        self.last_sent = now
+        del self._out[:taken]
+        if not (self._choke_sent or self._out):
+            self._choke_sent = True
+            self.choked_at = now
 
     async def _write(self) -> None:
         while True:
@@ -381,9 +403,8 @@ class Peer:
         except BlockingIOError:
             return False
         now = trio.current_time()
-        self.last_sent = now
         from_blocks = min(taken, len(blocks)) if head_first else max(0, taken - len(self._out))
-        del self._out[: taken - from_blocks]
+        self._on_messages_taken(taken - from_blocks, now)
         if from_blocks:
             self._last_taken = max(from_blocks, SEND_GULP_MIN)
             self._on_sent(from_blocks, now)
@@ -406,17 +427,21 @@ class Peer:
         if answered:
             return view, answered
         # the first block is not in the page cache: a thread reads it, which also puts it there
-        await transfer.disk.warm(list(self._uploads)[:4])
+        await transfer.disk.warm(islice(self._uploads, 4))
         if not self._uploads:
             return memoryview(b""), 0
-        return buffer.lay_out([self._uploads[0]], budget, transfer.geometry, transfer.content, cached_only=False)
+        return buffer.lay_out(
+            [next(iter(self._uploads))], budget, transfer.geometry, transfer.content, cached_only=False
+        )
 
     def _on_sent(self, taken: int, now: float) -> None:
         """``taken`` bytes of the framed replies are gone."""
         self._head_sent += taken
         payload = 0
-        while self._uploads and self._head_sent >= limits.PIECE_HEADER + self._uploads[0][2]:
-            length = self._uploads.popleft()[2]
+        for _, _, length in list(islice(self._uploads, BLOCKS_AT_ONCE)):
+            if self._head_sent < limits.PIECE_HEADER + length:
+                break
+            self._uploads.popitem(last=False)
             self._head_sent -= limits.PIECE_HEADER + length
             payload += length
         self.sent_total += payload
@@ -436,6 +461,10 @@ class Peer:
         holds_slot = self.peer_interested and not self.am_choking and not self._uploads
         if holds_slot and now - self.last_request > limits.SILENT_REQUESTER:
             self.close("holds a slot and asks for nothing")
+            return
+        self._interest_flips = 0
+        if len(self._out) > limits.SEND_BACKLOG + len(self.transfer.have.to_wire()):
+            self.close("takes nothing of what is sent")
             return
         overdue = self.queue.on_tick(now)
         if overdue:

@@ -24,6 +24,7 @@ from btor.swarm.peerbook import PeerBook
 from btor.swarm.picker import Picker
 from btor.swarm.rates import RateMeter, TokenBucket
 from btor.wire.address import Address, format_address
+from btor.wire.messages import encode_have
 
 if TYPE_CHECKING:
     from btor.engine.torrent import Torrent
@@ -80,6 +81,7 @@ class Transfer:
         self._left: OrderedDict[int, tuple[Address, bytes | None]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._turn = 0
+        self._news: list[int] = []  # verified pieces that the peers have not been told of
         self._next_turnover = trio.current_time() + limits.TURNOVER_PERIOD
 
     @property
@@ -104,7 +106,10 @@ class Transfer:
                 self._nursery = nursery
                 self.active = True
                 nursery.start_soon(self.disk.run)
-                await trio.sleep_forever()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self.active = False  # before the peers go: nobody need care any more who gets their slots
         finally:
             self.active = False
             self._nursery = None
@@ -114,6 +119,11 @@ class Transfer:
     def wants_peers(self) -> bool:
         """Whether to dial."""
         return self.active and len(self.peers) + self.dialling < self.session.settings.max_peers
+
+    def has_company(self, now: float) -> bool:
+        """Whether a peer has stayed for a while."""
+        oldest = next(iter(self.peers.values()), None)
+        return oldest is not None and now - oldest.connected_at >= limits.TRACKER_INTERVAL_MIN
 
     def adopt(self, transport: Transport, peer_id: bytes, address: Address, *, incoming: bool) -> None:
         """A handshake is complete: take the connection in, or close it."""
@@ -276,13 +286,21 @@ class Transfer:
         else:
             self._ban_all(self.blame.on_verified(piece, None))
         self.torrent.on_progress()
-        for peer in self.peers.values():
-            if not peer.source.has(piece):
-                peer.send_have(piece)
+        self._news.append(piece)
+        self.session.flush_soon(self)
         if self.have.complete:
             self._on_complete()
         elif self.have.size - self.have.count <= FEW_PIECES_LEFT:
             self._ask_idle(trio.current_time())
+
+    def flush(self) -> None:
+        """Tell the peers about the new pieces that they lack."""
+        news, self._news = self._news, []
+        all_haves = b"".join(map(encode_have, news))
+        for peer in self.peers.values():
+            if not peer.source.complete:
+                lacks = [piece for piece in news if not peer.source.has(piece)]
+                peer.send_haves(all_haves if len(lacks) == len(news) else b"".join(map(encode_have, lacks)))
 
     def on_void(self, piece: int) -> None:
         """A piece that was received whole is not on disk, by no peer's fault: it must come again."""

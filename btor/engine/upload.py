@@ -6,7 +6,7 @@ again from the page cache the next time, so a slow peer holds no memory and a CA
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from btor.limits import BLOCK, PIECE_HEADER, SEND_GULP
@@ -35,7 +35,7 @@ class SendBuffer:
         self._payloads = [self._view[i * _STRIDE + PIECE_HEADER : (i + 1) * _STRIDE] for i in range(BLOCKS_AT_ONCE)]
 
     def lay_out(
-        self, requests: Sequence[Request], budget: int, geometry: Geometry, content: ContentReader, *, cached_only: bool
+        self, requests: Iterable[Request], budget: int, geometry: Geometry, content: ContentReader, *, cached_only: bool
     ) -> tuple[memoryview, int]:
         """Frame the first replies of ``requests``, at least one and otherwise about ``budget`` bytes of them.
 

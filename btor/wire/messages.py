@@ -102,7 +102,7 @@ class MessageReader:
             self._tail = b""
 
     def take(self) -> list[Run | Message] | None:
-        """The next messages in order; None when all that arrived is decoded. PeerError.
+        """The next messages in order, perhaps none; None when all that arrived is decoded. PeerError.
 
         The views are into the shared buffer: use them before anything else is received.
         """
@@ -115,7 +115,7 @@ class MessageReader:
             self._block = None
         if self._lo < self._hi:
             self._scan(out)
-        return out or None
+        return out if out or self._lo < self._hi else None
 
     def _scan(self, out: list[Run | Message]) -> None:
         view = self._view

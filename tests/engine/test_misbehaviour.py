@@ -13,11 +13,13 @@ from btor.limits import (
     BAD_REQUESTS,
     BLOCK,
     DEAD_PEER,
+    INTEREST_FLIPS,
     KEEP_ALIVE,
     NO_MUTUAL_INTEREST,
     REQUEST_GRACE_AFTER_CHOKE,
     REQUESTS_ACCEPTED,
     REQUESTS_UNANSWERED,
+    REQUESTS_WHILE_CHOKED,
     SILENT_REQUESTER,
 )
 from tests.engine.support import (
@@ -379,9 +381,11 @@ async def test_requests_of_one_that_was_never_unchoked(lab: Lab) -> None:
     await unchoked(lab, seeder)  # the optimistic slot
     peer = await lab.join(seeder)
     await peer.send(INTERESTED)
-    for _ in range(BAD_REQUESTS - 1):
+    await trio.sleep(REQUEST_GRACE_AFTER_CHOKE + 1)
+    for _ in range(REQUESTS_WHILE_CHOKED):
         await peer.request(0, 0)
-    await trio.sleep(5)
+    await trio.sleep(1)
+    assert len(seeder.transfer.peers) == 3
     await peer.request(0, 0)
     await peer.wait_closed()
     assert said(peer, PIECE) == []
@@ -400,23 +404,52 @@ async def test_requests_after_a_choke(lab: Lab) -> None:
     await trio.sleep(REQUEST_GRACE_AFTER_CHOKE / 2)
     await peer.request(0, 0)  # it was on its way
     await trio.sleep(REQUEST_GRACE_AFTER_CHOKE)
+    for _ in range(REQUESTS_WHILE_CHOKED):
+        await peer.request(0, 0)
+    await trio.sleep(1)
     assert seeder.status().peers == 1
     await peer.request(0, 0)
     await peer.wait_closed()
     assert said(peer, PIECE) == []
 
 
+def different_requests(count: int) -> bytes:
+    """So many requests of 100 bytes, no two the same."""
+    return b"".join(message(REQUEST, struct.pack(">III", 0, begin, 100)) for begin in range(count))
+
+
+@scenario()
+async def test_the_same_request_twice_is_one(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    await peer.raw(message(REQUEST, struct.pack(">III", 0, 0, BLOCK)) * 10)
+    await peer.wait_for(PIECE)
+    await trio.sleep(10)
+    assert seeder.status().uploaded == BLOCK
+
+
+@scenario()
+async def test_interest_that_flips(lab: Lab) -> None:
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    await trio.sleep(1.1)  # past the next tick, which counts anew
+    await peer.raw((message(NOT_INTERESTED) + message(INTERESTED)) * (INTEREST_FLIPS // 2))
+    await trio.sleep(0.5)
+    assert seeder.status().peers == 1
+    await peer.raw((message(NOT_INTERESTED) + message(INTERESTED)) * (INTEREST_FLIPS // 2 + 1))
+    await peer.wait_closed()
+
+
 @scenario()
 async def test_as_many_requests_as_are_accepted(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await unchoked(lab, seeder)
-    one = message(REQUEST, struct.pack(">III", 0, 0, BLOCK))
     # in one go; what is over the bound is dropped, and not held against the peer yet
-    await peer.raw(one * REQUESTS_UNANSWERED)
+    await peer.raw(different_requests(REQUESTS_UNANSWERED))
     for _ in range(REQUESTS_ACCEPTED):
         await peer.wait_for(PIECE)
     await trio.sleep(10)
-    assert seeder.status().uploaded == REQUESTS_ACCEPTED * BLOCK
+    assert seeder.status().uploaded == REQUESTS_ACCEPTED * 100
     assert seeder.status().peers == 1
 
 
@@ -424,7 +457,7 @@ async def test_as_many_requests_as_are_accepted(lab: Lab) -> None:
 async def test_one_request_too_many(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await unchoked(lab, seeder)
-    await peer.raw(message(REQUEST, struct.pack(">III", 0, 0, BLOCK)) * (REQUESTS_UNANSWERED + 1))
+    await peer.raw(different_requests(REQUESTS_UNANSWERED + 1))
     await peer.wait_closed()
 
 

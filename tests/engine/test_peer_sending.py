@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -67,7 +67,8 @@ def make_peer(chance: random.Random) -> tuple[Peer, Stingy]:
     )
     peer.session = cast(Any, SimpleNamespace(send_buffer=SendBuffer()))
     peer._out = bytearray()
-    peer._uploads = deque()
+    peer._uploads = OrderedDict()
+    peer._choke_sent = True
     peer._head_sent = 0
     peer._last_taken = 2 * BLOCK
     peer._stuck = False
@@ -88,8 +89,9 @@ async def test_messages_and_blocks_never_mix(seed: int) -> None:
                 piece = chance.randrange(GEOMETRY.piece_count)
                 block = chance.randrange(GEOMETRY.block_count(piece))
                 request = (piece, block * BLOCK, GEOMETRY.block_size(piece, block))
-                peer._uploads.append(request)
-                requests.append(request)
+                if request not in peer._uploads:
+                    peer._uploads[request] = None
+                    requests.append(request)
             if chance.random() < 0.5:
                 haves.append(chance.randrange(GEOMETRY.piece_count))
                 peer._out += wire.encode_have(haves[-1])
@@ -108,7 +110,7 @@ async def test_messages_do_not_wait_for_the_end_of_the_queue() -> None:
     peer, transport = make_peer(random.Random(0))
     transport.chance = cast(Any, SimpleNamespace(random=lambda: 1.0, randint=lambda low, high: high))
     for block in range(3):
-        peer._uploads.append((0, block * BLOCK, BLOCK))
+        peer._uploads[0, block * BLOCK, BLOCK] = None
     with trio.fail_after(20):
         await peer._send(2_500)
         peer._out += wire.encode_have(1)
