@@ -200,6 +200,11 @@ def test_a_flood_of_small_messages_comes_in_portions() -> None:
     assert sizes == [wire.SMALL_MESSAGES_AT_ONCE, 10]
 
 
+def test_what_follows_a_portion_without_meaning_is_not_lost() -> None:
+    count = wire.SMALL_MESSAGES_AT_ONCE
+    assert feed(b"\0\0\0\1\xc8" * (count + 5) + b"\0\0\0\1\2") == [(wire.INTERESTED,)]
+
+
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[bytes, list[int]]:
     parts = []
