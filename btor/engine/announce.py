@@ -112,7 +112,7 @@ class Announcer:
         self._order = itertools.count()
         self._wake = trio.Event()
         self._errands: list[Callable[[], Awaitable[None]]] = []  # for the loop to start
-        self._leaving: dict[Announced, trio.CancelScope] = {}
+        self._leaving: dict[bytes, trio.CancelScope] = {}  # by info-hash: trackers know a torrent by nothing else
         self._stopping = False
         self._ended: trio.Event | None = None  # while the loop runs
 
@@ -140,8 +140,8 @@ class Announcer:
         """Announce ``torrent`` from now on, first ``started``. Again after ``remove`` starts anew."""
         if torrent in self._entries:
             return
-        if torrent in self._leaving:
-            self._leaving[torrent].cancel()  # a late `stopped` must not undo what follows
+        if torrent.info_hash in self._leaving:
+            self._leaving[torrent.info_hash].cancel()  # a late `stopped` must not undo what follows
         _, _, left = torrent.announce_counters()
         torrent.tiers.start(trio.current_time(), complete=left == 0)
         entry = self._entries[torrent] = _Entry(torrent)
@@ -158,7 +158,7 @@ class Announcer:
         entry.flights.clear()
         farewells = torrent.tiers.stop()
         if farewells:
-            scope = self._leaving[torrent] = trio.CancelScope()
+            scope = self._leaving[torrent.info_hash] = trio.CancelScope()
             counters = torrent.announce_counters()
             self._start(partial(self._leave, entry, farewells, counters, scope))
 
@@ -388,8 +388,8 @@ class Announcer:
                         for route in entry.reached[farewell.url]:
                             nursery.start_soon(self._say_goodbye, entry.torrent, farewell, route, counters)
         finally:
-            if self._leaving.get(entry.torrent) is scope:
-                del self._leaving[entry.torrent]
+            if self._leaving.get(entry.torrent.info_hash) is scope:
+                del self._leaving[entry.torrent.info_hash]
             self._wake.set()
 
     async def _say_goodbye(

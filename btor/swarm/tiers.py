@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from random import Random
 
 JITTER: Final = 0.1  # of a back-off, either way
+DOUBLINGS: Final = 30  # by then far over any maximum
 
 
 class Ask(NamedTuple):
@@ -55,7 +56,7 @@ class _Tracker:
     failures: int = 0  # in a row
     retry_at: float = -inf
     never: bool = False  # asked us not to come back
-    soonest: float = -inf  # min interval, or our own
+    soonest: float = -inf  # by its min interval, or our own
     scrape_at: float = inf
     scraped_at: float = -inf
     scrape_rest: float = limits.TRACKER_SCRAPE_MIN  # least time between scrapes
@@ -73,8 +74,10 @@ class _Lane:
     due: float = 0.0  # the next announce; from then on until an answer comes the lane is wanting
     ask_at: float = 0.0  # when the next tracker may be asked, while wanting
     answered: bool = False
+    loopback: bool = False  # who answered last is on this machine
     hurried: bool = False  # `due` was moved forward for lack of peers
-    hurries: int = 0  # in a row
+    hurries: int = 0  # since there was last company
+    patient_until: float = -inf  # not moved forward again before then
 
     def next_time(self) -> float:
         """When the lane has a tracker to ask."""
@@ -140,6 +143,7 @@ class Tiers:
             lane.due = lane.ask_at = now
             lane.answered = lane.hurried = False
             lane.hurries = 0
+            lane.patient_until = -inf
         for tracker in self._trackers.values():
             tracker.flying = tracker.started = tracker.completed_owed = False
             tracker.scrape_at = inf
@@ -204,13 +208,16 @@ class Tiers:
             tracker.completed_owed = False
         floor = limits.TRACKER_INTERVAL_MIN_LOOPBACK if loopback else limits.TRACKER_INTERVAL_MIN
         least = min(max(min_interval or 0, floor), limits.TRACKER_INTERVAL_MAX)
-        lane.hurries = lane.hurries + 1 if lane.hurried else 0
+        lane.hurries += lane.hurried
         lane.hurried = False
-        lane.answered = True
+        lane.answered, lane.loopback = True, loopback
         regular = min(max(interval, least), limits.TRACKER_INTERVAL_MAX)
         lane.due = now + regular
-        patience = min(floor * (1 + lane.hurries), limits.TRACKER_HURRY_MAX_LOOPBACK) if loopback else floor
-        tracker.soonest = now + max(least, patience)
+        tracker.soonest = now + least
+        if loopback:
+            lane.patient_until = now + min(floor * (1 + lane.hurries), limits.TRACKER_HURRY_MAX_LOOPBACK)
+        else:
+            lane.patient_until = now + min(floor * 2.0 ** min(lane.hurries, DOUBLINGS), regular)
         tracker.plan_scrape(now if not figures else now + limits.TRACKER_SCRAPE, figures=figures)
         if tracker.completed_owed:
             lane.due = now
@@ -237,7 +244,7 @@ class Tiers:
         tracker.scrape_at = inf
         least = limits.TRACKER_RETRY_MIN_LOOPBACK if loopback else limits.TRACKER_RETRY_MIN
         most = limits.TRACKER_RETRY_MAX_LOOPBACK if loopback else limits.TRACKER_RETRY_MAX
-        rest = min(least * 2.0 ** min(tracker.failures, 30), most) * self._rng.uniform(1 - JITTER, 1 + JITTER)
+        rest = min(least * 2.0 ** min(tracker.failures, DOUBLINGS), most) * self._rng.uniform(1 - JITTER, 1 + JITTER)
         if retry_after is not None:
             rest = min(max(retry_after, least), limits.TRACKER_INTERVAL_MAX)
         tracker.failures += 1
@@ -264,12 +271,24 @@ class Tiers:
                 lane.due = lane.ask_at = now
 
     def hurry(self, now: float) -> None:
-        """There are no peers at all: announce as soon as each tracker, or else our own bound, allows."""
+        """There are no peers at all: announce as soon as each tracker, or else our own bound, allows.
+
+        Each time in vain doubles the wait, up to the interval: trackers bar clients that keep asking. A seed does not
+        hurry, for it is those who want something that look for it; only to a tracker on this machine.
+        """
         for lane in self._lanes:
-            soon = max(now, lane.trackers[0].soonest)
+            if self._complete and not lane.loopback:
+                continue
+            soon = max(now, lane.trackers[0].soonest, lane.patient_until)
             if lane.answered and soon < lane.due:
                 lane.due = soon
                 lane.hurried = True
+
+    def on_company(self) -> None:
+        """A peer has stayed for a while: when there is none again, the first announces come soon again."""
+        for lane in self._lanes:
+            lane.hurries = 0
+            lane.patient_until = -inf
 
     def stop(self) -> list[Farewell]:
         """No more announces; whom to tell `stopped`: every tracker that answered us."""

@@ -222,11 +222,52 @@ def test_on_loopback_hurry_slows_down_to_five_seconds() -> None:
         tiers.take(now)
         tiers.on_answer(Ask(A, ""), now, interval=HOUR, loopback=True)
     assert waits == [1, 2, 3, 4, 5, 5, 5]
-    now += HOUR
-    tiers.take(now)
-    tiers.on_answer(Ask(A, ""), now, interval=HOUR, loopback=True)
-    tiers.hurry(now)
-    assert tiers.next_due() == now + 1
+    tiers.on_company()
+    tiers.take(now + HOUR)
+    tiers.on_answer(Ask(A, ""), now + HOUR, interval=HOUR, loopback=True)
+    tiers.hurry(now + HOUR)
+    assert tiers.next_due() == now + HOUR + 1
+
+
+def lonely(tiers: Tiers, until: float, *, interval: float = 1_800, loopback: bool = False) -> list[float]:
+    """When a torrent that never finds a peer announces."""
+    times = []
+    for now in range(int(until)):
+        for ask in tiers.take(now):
+            times.append(float(now))
+            tiers.on_answer(ask, now, interval=interval, loopback=loopback)
+        tiers.hurry(now)
+    return times
+
+
+def test_who_stays_without_peers_asks_less_and_less_often() -> None:
+    times = lonely(started([A]), 7_500)
+    assert times == [0, 60, 180, 420, 900, 1_860, 3_660, 5_460, 7_260]
+
+
+def test_a_hurried_wait_is_never_longer_than_the_interval() -> None:
+    assert lonely(started([A]), 700, interval=200) == [0, 60, 180, 380, 580]
+
+
+def test_a_seed_does_not_hurry() -> None:
+    assert lonely(started([A], complete=True), 4_000) == [0, 1_800, 3_600]
+    assert lonely(started([A], complete=True), 8, loopback=True) == [0, 1, 3, 6]
+
+
+def test_company_makes_the_first_announces_soon_again() -> None:
+    tiers = started([A])
+    assert lonely(tiers, 2_000)[-1] == 1_860
+    tiers.hurry(2_000)
+    assert tiers.next_due() == 3_660
+    tiers.on_company()
+    tiers.hurry(2_000)
+    assert tiers.take(2_000) == [Ask(A, "")]
+    answer(tiers, A, 2_000)
+    tiers.hurry(2_001)
+    assert tiers.next_due() == 2_120
+    tiers.on_company()
+    tiers.hurry(2_001)
+    assert tiers.next_due() == 2_060  # but never sooner than our own bound
 
 
 # --- failures ------------------------------------------------------------------------------------------------------
@@ -564,6 +605,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def hurry(self) -> None:
         self.tiers.hurry(self.now)
+
+    @rule()
+    def meet(self) -> None:
+        self.tiers.on_company()
 
     @rule()
     def scrape(self) -> None:
