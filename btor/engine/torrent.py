@@ -501,6 +501,7 @@ class Torrent:
     def on_tracker_switch(self, url: str) -> None:
         """A private torrent goes over to another tracker: its peers are another swarm's (BEP 27)."""
         if self.transfer is not None:
+            self.transfer.book.forget_swarm()
             self.transfer.close_peers(f"the tracker is now {url}")
 
 

@@ -174,8 +174,10 @@ class Transfer:
             return "banned"
         if older is not None:
             return "connected already"
-        if incoming and self.book.is_connected(address):
+        if self.book.is_connected(address):
             return "one connection for each address"
+        if not incoming and not self.book.knows(address):
+            return "of a swarm that was left"
         if sum(not peer.given_way for peer in self.peers.values()) >= self.session.settings.max_peers:
             return "enough peers"
         return ""
@@ -382,6 +384,14 @@ class Transfer:
             address, peer_id = self._left.pop(key)
             self.book.ban(address, peer_id)
             self.torrent.publish(PeerChange, address=format_address(address), client="", change="banned", reason=reason)
+        for transfer in self.session.transfers():
+            transfer.close_banned(reason)
+
+    def close_banned(self, reason: str) -> None:
+        """End the connections with peers that are barred, whichever torrent barred them."""
+        for peer in list(self.peers.values()):
+            if self.book.is_banned(peer.address, peer.peer_id):
+                peer.close(reason)
 
     # ------------------------------------------------------------------------------------------ asking
 

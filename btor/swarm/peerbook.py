@@ -226,6 +226,12 @@ class PeerBook:
             for entry in self._weedable()[-surplus:]:
                 self._drop(entry)
 
+    def forget_swarm(self) -> None:
+        """Forget all but those that the user named: a private torrent's other tracker has other peers (BEP 27)."""
+        for entry in list(self._entries.values()):
+            if entry.rank != RANK["user"]:
+                self._drop(entry)
+
     # -- dialling -------------------------------------------------------------------------------------------------
 
     def next_to_dial(self, now: float, budget: DialBudget | None = None) -> Address | None:
@@ -302,6 +308,10 @@ class PeerBook:
             self._drop(entry)
 
     # -- who may be connected -------------------------------------------------------------------------------------
+
+    def knows(self, address: Address) -> bool:
+        """Whether the peer at ``address`` is known; one that is being dialled may have been forgotten meanwhile."""
+        return self._find(address) is not None
 
     def is_connected(self, address: Address) -> bool:
         """Whether there is a connection with the peer at ``address`` (its IP, on loopback its port too)."""

@@ -620,6 +620,24 @@ def test_hearing_the_same_again_costs_nothing() -> None:
     assert len(peers._waiting) == 1
 
 
+def test_another_tracker_has_other_peers() -> None:
+    peers = book()
+    peers.add_all([A, B, ("9.0.3.1", 6881)], "tracker", 0.0)
+    peers.add(C, "user", 0.0)
+    connect(peers, A, 0.0)
+    peers.on_dialled(B, 0.0)
+    peers.on_connected(("9.0.4.1", 50_000), 0.0)  # came to us
+    connect(peers, C, 0.0)
+    peers.forget_swarm()
+    peers.check_invariants()
+    assert [address for address in (A, B, C) if peers.knows(address)] == [C]
+    for address in (A, C, ("9.0.4.1", 50_000)):
+        peers.on_closed(address, 1.0, True)
+    peers.on_failed(B, 1.0)
+    assert drain(peers, 1e6) == [C]
+    assert len(peers) == 1
+
+
 # --- with the budget -------------------------------------------------------------------------------------------------
 
 
