@@ -385,14 +385,14 @@ class Peer:
             view, answered = await self._frame(budget)
         end = min(self._head_sent + budget, len(view)) if answered else 0
         head_first = bool(self._head_sent)
-        order: tuple[memoryview | bytearray, ...]
-        if not head_first:
-            blocks = view[:end]
-            order = (self._out, blocks)
-        else:
-            # a message may stand only behind a whole block, and must not wait until the budget happens to end there
-            whole = self._end_of_whole_blocks(end) if self._out else 0
-            blocks = view[self._head_sent : whole or end]
+        whole = 0
+        if end and (self._out or self.transfer.upload.bucket.limited):
+            # a message may stand only behind a whole block, and must not wait until the budget happens to end there;
+            # and who ends inside a block comes before all others that wait for their share of a limit
+            whole = self._end_of_whole_blocks(end)
+        blocks = view[self._head_sent : whole or end]
+        order: tuple[memoryview | bytearray, ...] = (self._out, blocks)
+        if head_first:
             order = (blocks, self._out) if whole else (blocks,)
         parts = [part for part in order if len(part)]
         if not parts:
@@ -442,6 +442,8 @@ class Peer:
             if self._head_sent < limits.PIECE_HEADER + length:
                 break
             self._uploads.popitem(last=False)
+            if not self._uploads:
+                self._dropped_requests = 0  # what was dropped is asked again, or not wanted any more
             self._head_sent -= limits.PIECE_HEADER + length
             payload += length
         self.sent_total += payload

@@ -63,7 +63,13 @@ def make_peer(chance: random.Random) -> tuple[Peer, Stingy]:
     peer.transport = cast(Any, transport)
     peer.transfer = cast(
         Any,
-        SimpleNamespace(geometry=GEOMETRY, content=content, disk=content, on_uploaded=lambda payload, taken, now: None),
+        SimpleNamespace(
+            geometry=GEOMETRY,
+            content=content,
+            disk=content,
+            on_uploaded=lambda payload, taken, now: None,
+            upload=SimpleNamespace(bucket=SimpleNamespace(limited=chance.random() < 0.5)),
+        ),
     )
     peer.session = cast(Any, SimpleNamespace(send_buffer=SendBuffer()))
     peer._out = bytearray()
