@@ -19,14 +19,17 @@ class Container:
         self.strict = strict
         self.failures = 0
 
-    async def run(self, what: str, child: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Await ``child(*args)``; log an unexpected exception with its traceback and go on."""
+    async def run(self, what: str, child: Callable[..., Awaitable[Any]], *args: Any) -> BaseException | None:
+        """Await ``child(*args)``; log an unexpected exception with its traceback, return it and go on."""
+        bug = None
         try:
             await child(*args)
         except* Exception as group:
             self._note(what, group)
             if self.strict:
                 raise
+            bug = group
+        return bug
 
     def call(self, what: str, function: Callable[..., object], *args: Any) -> None:
         """Call ``function(*args)``, which does not wait, with the same protection."""

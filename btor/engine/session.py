@@ -143,8 +143,11 @@ class Session:
         )
         self.torrents[metainfo.info_hash] = torrent
         torrent.tell_started()
-        self._inner.start_soon(self.container.run, f"torrent {metainfo.name}", torrent.run, named)
+        self._inner.start_soon(self._live, torrent, named)
         return torrent
+
+    async def _live(self, torrent: Torrent, peers: Sequence[Address]) -> None:
+        torrent.bug = await self.container.run(f"torrent {torrent.name}", torrent.run, peers)
 
     def events(self) -> Subscription:
         """The events of all torrents, beginning with a snapshot of each."""

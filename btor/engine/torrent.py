@@ -67,6 +67,7 @@ class Torrent:
         self.metainfo = metainfo
         self.info_hash = metainfo.info_hash
         self.error: BtorError | None = None
+        self.bug: BaseException | None = None  # what ended it unexpectedly
         self.transfer: Transfer | None = None
         self.max_download = max_download
         self.max_upload = max_upload
@@ -119,13 +120,13 @@ class Torrent:
         return self.feed.subscribe(self.snapshot())
 
     async def wait_complete(self) -> None:
-        """Return when everything is there and verified. Raises the BtorError that ended the torrent before."""
+        """Return when everything is there and verified. Raises what ended the torrent before, of right a BtorError."""
         async with trio.open_nursery() as nursery:
             for event in (self._complete, self._ended):
                 nursery.start_soon(_wait_then_cancel, event, nursery.cancel_scope)
         if self.complete:
             return
-        raise self.error or UsageError(f"the torrent {self.name} was removed")
+        raise self.error or self.bug or UsageError(f"the torrent {self.name} was removed")
 
     async def pause(self) -> None:
         """Leave the swarm: peers are closed, trackers told, what was received is kept."""

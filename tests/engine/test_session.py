@@ -518,6 +518,21 @@ async def test_a_bug_in_one_torrent_stops_no_other(lab: Lab, monkeypatch: pytest
     assert session.container.failures > 0
 
 
+@scenario()
+async def test_a_bug_that_ends_a_torrent_ends_who_waits_for_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = await lab.session(strict=False)
+
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Torrent, "_check", fail)
+    found = await session.add(CONTENT.metainfo, directory=lab.place())
+    with pytest.raises(ExceptionGroup) as caught:
+        await found.wait_complete()
+    assert caught.group_contains(ZeroDivisionError)
+    assert found.status().state == "stopped"
+
+
 # --- the documented way ----------------------------------------------------------------------------------------------
 
 
