@@ -449,7 +449,8 @@ async def test_as_many_requests_as_are_accepted(lab: Lab) -> None:
     for _ in range(REQUESTS_ACCEPTED):
         await peer.wait_for(PIECE)
     await trio.sleep(10)
-    assert seeder.status().uploaded == REQUESTS_ACCEPTED * 100
+    # they come in several gulps, between which some are answered
+    assert REQUESTS_ACCEPTED * 100 <= seeder.status().uploaded < REQUESTS_UNANSWERED * 100 * 3 // 4
     assert seeder.status().peers == 1
 
 
