@@ -220,7 +220,7 @@ async def test_an_http_announce(autojump_clock: MockClock) -> None:
                 "compact": "1",
                 "no_peer_id": "1",
                 "key": "00c0ffee",
-                "numwant": "200",
+                "numwant": str(limits.TRACKER_NUMWANT),
                 "event": "started",
             }
         ]
@@ -365,6 +365,10 @@ async def test_our_own_address_is_left_out(autojump_clock: MockClock) -> None:
         await trio.sleep(1)
         assert one.peers[0][2] == ours[1:]
         assert one.answers[0][1]["peers"] == 2
+
+
+def test_what_is_wished_for_is_what_is_used() -> None:
+    assert limits.TRACKER_NUMWANT == limits.TRACKER_PEERS_USED == 200
 
 
 @pytest.mark.parametrize(("given", "used"), [(200, 200), (201, 200), (1_000, 200)])

@@ -21,6 +21,7 @@ from btor.limits import (
     REQUESTS_UNANSWERED,
     REQUESTS_WHILE_CHOKED,
     SILENT_REQUESTER,
+    UNREQUESTED_BLOCKS,
 )
 from tests.engine.support import (
     Lab,
@@ -265,7 +266,8 @@ async def test_the_second_stray_block_ends_the_connection(lab: Lab) -> None:
     leecher = await lab.leech(CONTENT)
     peer = await lab.join(leecher, has=range(CONTENT.pieces))
     await hear_interest(peer)
-    await peer.block(3, 0, CONTENT.block(3, 0))
+    for _ in range(UNREQUESTED_BLOCKS - 1):
+        await peer.block(3, 0, CONTENT.block(3, 0))
     await peer.send(UNCHOKE)
     asked = await hear_requests(peer, 1)  # the first one is borne, and not believed
     assert asked

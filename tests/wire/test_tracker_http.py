@@ -168,7 +168,7 @@ def test_a_full_reply() -> None:
 
 
 def test_an_empty_reply_is_one() -> None:
-    assert decode_announce(b"de", URL) == AnnounceReply(interval=1800)
+    assert decode_announce(b"de", URL) == AnnounceReply(interval=int(limits.TRACKER_INTERVAL_DEFAULT))
 
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS if "text" in v and v["text"].startswith("d")])
