@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections import Counter, OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -48,21 +49,23 @@ class Porter:
                 transport.close()
                 continue
             if len(self._pending) >= limits.PENDING_HANDSHAKES:
-                next(iter(self._pending.values())).cancel()
+                self._pending.popitem(last=False)[1].cancel()
             self._networks[network] += 1
-            nursery.start_soon(self._session.container.run, "a handshake", self._greet, transport, network)
+            self._count += 1
+            # noted here, not when its task runs: others can be accepted before that
+            scope = trio.CancelScope(deadline=trio.current_time() + limits.HANDSHAKE_TIMEOUT)
+            self._pending[self._count] = scope
+            greet = partial(self._greet, transport, network, self._count, scope)
+            nursery.start_soon(self._session.container.run, "a handshake", greet)
 
     def _limited(self, ip: str) -> bool:
         return self._session.settings.loopback_is_public or reach(ip) != "loopback"
 
-    async def _greet(self, transport: Transport, network: str) -> None:
+    async def _greet(self, transport: Transport, network: str, number: int, scope: trio.CancelScope) -> None:
         session = self._session
-        self._count += 1
-        number = self._count
         adopted = False
         try:
-            with trio.move_on_after(limits.HANDSHAKE_TIMEOUT) as scope:
-                self._pending[number] = scope
+            with scope:
                 transfer, said = await accept(transport, session.find_listening, session.peer_id)
                 adopted = True
         except (OSError, PeerError, trio.ClosedResourceError) as error:
