@@ -221,7 +221,7 @@ async def test_no_private_addresses_from_the_internet(lab: Lab, source_ip: str |
     assert lab.dialled(host) == []
 
 
-# --- the handshake -----------------------------------------------------------------------------------------------------
+# --- the handshake ----------------------------------------------------------------------------------------------------
 
 
 class Line:
