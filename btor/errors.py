@@ -59,14 +59,13 @@ class UnsupportedError(MetainfoError):
 
 
 class PeerError(BtorError):
-    """A peer broke the protocol: the connection ends. ``ban`` bars the peer for the session."""
+    """A peer broke the protocol: the connection ends."""
 
     kind = "peer"
 
-    def __init__(self, reason: str, *, ban: bool = False) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.ban = ban
 
 
 class TrackerError(BtorError):

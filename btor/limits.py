@@ -101,8 +101,6 @@ AFFINITY_BYTES: Final = 8 * MIB
 FORGIVEN_PIECES: Final = 1_024  # of one source: pieces with void requests whose blocks may still come
 BLAMED_PIECES: Final = 64  # failed pieces whose block digests are remembered
 BLAMED_BYTES: Final = MIB  # of those digests
-TRUST_MAX: Final = 8
-TRUST_BAN: Final = -7
 
 # --- choking -------------------------------------------------------------------------------------------------
 CHOKE_ROUND: Final = 10.0

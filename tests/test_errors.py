@@ -16,8 +16,7 @@ def test_messages_and_data() -> None:
     assert str(MetainfoError("", "not a torrent")) == "not a torrent"
     assert str(UnsupportedError("later")) == "later"
     assert isinstance(UnsupportedError("later"), MetainfoError)
-    assert PeerError("lied", ban=True).ban
-    assert not PeerError("left").ban
+    assert PeerError("left").reason == "left"
     failed = TrackerError("http://t/", "no", retry_after=60.0, refused=True)
     assert str(failed) == "http://t/: no"
     assert (failed.retry_after, failed.never, failed.refused) == (60.0, False, True)

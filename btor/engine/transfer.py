@@ -187,10 +187,7 @@ class Transfer:
         try:
             await peer.run()
         except* PeerError as group:
-            error = _first(group, PeerError)
-            peer.close_reason = str(error)
-            if error.ban:
-                self.ban(peer.key, error.reason)
+            peer.close_reason = str(_first(group, PeerError))
         except* StorageError as group:
             self.torrent.on_storage_error(_first(group, StorageError))
         except* (OSError, trio.ClosedResourceError) as group:

@@ -2,11 +2,9 @@
 
 A piece that fails its hash and was sent by one peer convicts that peer. If several had a part in it, the SHA-1 of each
 block is remembered with its sender until the piece passes; then those whose block differs from the good one lied, and
-the others are cleared. Where the blocks could not be digested, trust decides: a passed piece earns a point, a failed
-one costs two, and who falls low enough is barred.
+the others are cleared.
 
-Peers are known by the picker's keys, unique per connection: a key may be named after its peer has left, so the engine
-keeps the identity of a key as long as ``involves(key)``.
+Peers are known by the picker's keys, unique per connection: a key may be named after its peer has left.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ from btor import limits
 from btor.metainfo.geometry import Geometry
 
 DIGEST: Final = 20  # bytes of a SHA-1
-TRUST_PASS: Final = 1
-TRUST_FAIL: Final = -2
 
 
 class Attempt:
@@ -54,7 +50,6 @@ class Blame:
         self._senders: dict[int, dict[int, int]] = {}  # open piece → key → mask of the blocks it sent
         self._failed: dict[int, list[Attempt]] = {}  # failed piece → what was sent; the oldest piece first
         self._failed_bytes = 0
-        self._trust: dict[int, int] = {}
 
     def on_blocks(self, key: int, piece: int, first: int, count: int) -> None:
         """``key`` sent these blocks of ``piece``, and they were new (``Picker.on_blocks``) and are kept."""
@@ -80,8 +75,7 @@ class Blame:
     def on_failed(self, piece: int, digests: Sequence[bytes] | None) -> list[int]:
         """``piece`` failed its hash; the keys to ban. The record of who sent it is closed: ask ``contributors`` first.
 
-        ``digests``: SHA-1 of each block as it was written, in order; needed when there are several contributors, and
-        None if the blocks could not be read.
+        ``digests``: SHA-1 of each block as it was written, in order, where ``needs_digests`` says so, else None.
         """
         senders = self._senders.pop(piece, {})
         sent = 0
@@ -89,9 +83,7 @@ class Blame:
             sent |= mask
         if len(senders) == 1 and sent == self._geometry.all_blocks(piece):
             return list(senders)
-        if digests is None:
-            return self._distrust(senders)
-        if not senders:
+        if not senders or digests is None:
             return []
         attempt = Attempt(senders, b"".join(digests))
         earlier = self._failed.get(piece, [])
@@ -123,28 +115,9 @@ class Blame:
 
     def on_verified(self, piece: int, digests: Sequence[bytes] | None) -> list[int]:
         """``piece`` passed its hash; the keys to ban, each once. ``digests`` as ``needs_digests`` says, else None."""
-        for key in self._senders.pop(piece, ()):
-            self._trust[key] = min(self._trust.get(key, 0) + TRUST_PASS, limits.TRUST_MAX)
+        self._senders.pop(piece, None)
         attempts = self._forget_attempts(piece)
         if digests is None:
             return []
         good = b"".join(digests)
         return list(dict.fromkeys(key for attempt in attempts for key in attempt.liars(good)))
-
-    def _distrust(self, senders: dict[int, int]) -> list[int]:
-        banned = []
-        for key in senders:
-            self._trust[key] = self._trust.get(key, 0) + TRUST_FAIL
-            if self._trust[key] <= limits.TRUST_BAN:
-                banned.append(key)
-        return banned
-
-    def on_left(self, key: int) -> None:
-        """The peer of ``key`` has left. What it sent of open and failed pieces stays on record."""
-        self._trust.pop(key, None)
-
-    def involves(self, key: int) -> bool:
-        """Whether ``key`` had a part in an open piece or one that failed: it may still be named."""
-        return any(key in senders for senders in self._senders.values()) or any(
-            key in attempt.senders for attempts in self._failed.values() for attempt in attempts
-        )

@@ -19,8 +19,7 @@ SECOND: Final = 1.0
 class DialBudget:
     """The dials of one session. Times are monotonic seconds.
 
-    ``user`` stands for a dial that is never held back: the user named the address, or it completed a handshake within
-    ten minutes. Such dials count all the same.
+    Who asks decides whom nothing holds back (`PeerBook.next_to_dial`); such dials count all the same.
     """
 
     def __init__(self, *, loopback_is_public: bool = False) -> None:
@@ -46,10 +45,6 @@ class DialBudget:
             self._wait(ip, DIALS_PER_ADDRESS, now),
             self._wait(network_of(ip), DIALS_PER_NETWORK, now),
         )
-
-    def may_dial(self, ip: str, now: float, *, user: bool = False) -> bool:
-        """Whether this address may be dialled now."""
-        return user or (self.open(now) and self.wait(ip, now) == 0.0)
 
     def on_dialled(self, ip: str, now: float) -> None:
         """A connection to ``ip`` is being opened."""

@@ -250,11 +250,6 @@ class PeerBook:
             self._enqueue(entry)
         return None
 
-    def is_privileged(self, address: Address, now: float) -> bool:
-        """Whether no budget holds this peer back: the user named it, or its last handshake is not long ago."""
-        entry = self._find(address)
-        return entry is not None and self._is_privileged(entry, now)
-
     def on_dialled(self, address: Address, now: float) -> None:
         """A connection to a peer is being opened."""
         entry = self._find(address)

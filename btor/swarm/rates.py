@@ -14,8 +14,7 @@ SLOTS: Final = 8  # of which one is always being filled
 YOUNGEST: Final = 1.0  # a meter younger than this would call one block a flood
 
 UNLIMITED: Final = 1 << 62  # what a bucket without a rate has
-DELAY_MIN: Final = 0.001  # waking up more often costs more than it brings; the burst holds far more than this
-ROUNDING: Final = 0.5  # bytes: a wait computed in floats must not end a hair too early and be waited again
+ROUNDING: Final = 0.5  # bytes: what sums of floats lack by a hair must not be waited for
 
 
 class RateMeter:
@@ -101,17 +100,6 @@ class TokenBucket:
             self._tokens = min(self._capacity, self._tokens + count)
         if self._parent is not None:
             self._parent.give_back(count)
-
-    def delay(self, count: int, now: float) -> float:
-        """Seconds until ``count`` bytes may move, or a full bucket where ``count`` is more than that. 0: now."""
-        longest = 0.0 if self._parent is None else self._parent.delay(count, now)
-        if self.rate is None:
-            return longest
-        self._fill(now, self.rate)
-        missing = min(count, self._capacity) - self._tokens
-        if missing <= ROUNDING:
-            return longest
-        return max(longest, missing / self.rate, DELAY_MIN)
 
     def _fill(self, now: float, rate: float) -> None:
         if self._filled is None:

@@ -78,7 +78,6 @@ def test_empty() -> None:
     assert peers.next_to_dial(0.0) is None
     assert not peers.is_connected(A)
     assert not peers.is_banned(A)
-    assert not peers.is_privileged(A, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -645,7 +644,6 @@ def spend(peers: PeerBook, budget: DialBudget, now: float) -> list[Address]:
     """Dial all that the budget lets through; every connection stays half-open."""
     dialled = []
     while (address := peers.next_to_dial(now, budget)) is not None:
-        assert budget.may_dial(address[0], now, user=peers.is_privileged(address, now))
         peers.on_dialled(address, now)
         budget.on_dialled(address[0], now)
         dialled.append(address)
@@ -672,9 +670,6 @@ def test_the_user_and_recent_handshakes_are_not_held_back() -> None:
         budget.on_dialled(public(index)[0], 2.0)
     peers.add(B, "tracker", 10.0)
     peers.add(C, "user", 10.0)
-    assert peers.is_privileged(A, 10.0)
-    assert peers.is_privileged(C, 10.0)
-    assert not peers.is_privileged(B, 10.0)
     assert set(spend(peers, budget, 10.0)) == {A, C}
 
 

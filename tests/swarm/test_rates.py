@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btor.limits import BLOCK, RATE_BURST
-from btor.swarm.rates import DELAY_MIN, SLOT, SLOTS, UNLIMITED, RateMeter, TokenBucket
+from btor.swarm.rates import SLOT, SLOTS, UNLIMITED, RateMeter, TokenBucket
 
 RATES = [50_000, 500_000, 5_000_000, 50_000_000]
 
@@ -93,7 +93,6 @@ def test_without_a_rate_everything_may_move() -> None:
     bucket.take(10**12, 5.0)
     bucket.give_back(1)
     assert bucket.available(5.0) == UNLIMITED
-    assert bucket.delay(10**12, 5.0) == 0.0
 
 
 def test_starts_empty_and_fills_to_the_burst() -> None:
@@ -118,7 +117,6 @@ def test_a_debt_is_paid_first() -> None:
     bucket.available(0.0)
     bucket.take(1000, 0.1)
     assert bucket.available(0.1) == 0
-    assert bucket.delay(100, 0.1) == pytest.approx(1.0)
     assert bucket.available(1.0) == 0
     assert bucket.available(1.1) == 100
 
@@ -133,29 +131,18 @@ def test_what_did_not_move_comes_back_but_not_above_the_burst() -> None:
     assert bucket.available(0.25) == 250
 
 
-def test_the_wait_is_for_a_full_bucket_at_most() -> None:
-    bucket = TokenBucket(1000)
-    assert bucket.delay(BLOCK, 0.0) == pytest.approx(RATE_BURST)
-    assert bucket.delay(BLOCK, RATE_BURST) == 0.0
-
-
-def test_waits_are_not_shorter_than_a_wake_up_is_worth() -> None:
-    bucket = TokenBucket(50_000_000)
-    assert bucket.delay(1, 0.0) == DELAY_MIN
-
-
 def test_the_parent_limits_and_pays_too() -> None:
     session = TokenBucket(1000)
     torrent, other = TokenBucket(5000, session), TokenBucket(None, session)
     assert torrent.limited and other.limited
     assert torrent.available(0.0) == 0
-    assert torrent.delay(100, 0.0) == pytest.approx(0.1)
     assert torrent.available(0.25) == 250
     torrent.take(250, 0.25)
     assert other.available(0.25) == 0
-    assert other.delay(100, 0.25) == pytest.approx(0.1)
+    assert other.available(0.35) == 100
+    other.take(100, 0.35)
     torrent.give_back(50)
-    assert other.available(0.25) == 50
+    assert other.available(0.35) == 50
 
 
 def test_the_child_limits_below_its_parent() -> None:
@@ -165,19 +152,19 @@ def test_the_child_limits_below_its_parent() -> None:
     assert torrent.available(0.25) == 250
     assert session.available(0.25) == 1250
     torrent.take(250, 0.25)
-    assert torrent.delay(250, 0.25) == pytest.approx(0.25)
-    assert session.delay(250, 0.25) == 0.0
+    assert torrent.available(0.25) == 0
+    assert session.available(0.25) == 1000
+    assert torrent.available(0.5) == 250
 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("start", [0.0, 987_654.321])
 def test_rate_holds_with_chunks_of_a_block(rate: int, start: float) -> None:
-    """Whole blocks, taken when the bucket says so, with the lateness of a busy loop."""
+    """Whole blocks, each when anything is there, with the lateness of a busy loop."""
     bucket, rng, now, moved = TokenBucket(rate), random.Random(1), start, 0
     while now < start + 10:
-        wait = bucket.delay(BLOCK, now)
-        if wait:
-            now += wait + rng.uniform(0, 0.002)
+        if not bucket.available(now):
+            now += rng.uniform(0.001, 0.003)
             continue
         bucket.take(BLOCK, now)
         moved += BLOCK
@@ -190,7 +177,7 @@ def test_rate_holds_when_as_much_as_there_is_is_taken(rate: int) -> None:
     while now < 10:
         there = min(bucket.available(now), BLOCK)
         if not there:
-            now += bucket.delay(1, now) + rng.uniform(0, 0.001)
+            now += rng.uniform(0.001, 0.002)
             continue
         took = rng.randint(1, there)
         bucket.take(there, now)
@@ -207,10 +194,11 @@ def test_rate_of_a_session_is_shared(rate: int) -> None:
     now = 0.0
     while now < 10:
         for index, torrent in enumerate(torrents):
-            if not torrent.delay(BLOCK, now):
+            if torrent.available(now):
                 torrent.take(BLOCK, now)
                 moved[index] += BLOCK
-        now += min(torrent.delay(BLOCK, now) for torrent in torrents)
+        if not session.available(now):
+            now += 0.001
     assert sum(moved) == pytest.approx(10 * rate, rel=0.04)
     assert moved[1] <= 10 * rate / 4 * 1.04 + BLOCK
 
@@ -225,6 +213,4 @@ def test_never_more_than_burst_and_time_allow(rate: float, steps: list[tuple[flo
         bucket.take(count, now)
         moved += count
         assert moved <= rate * (now - 1000.0) + 1
-        enough = 1 + int(rate * RATE_BURST / 2)
-        now += bucket.delay(enough, now)
-        assert bucket.available(now) >= min(enough, int(rate * RATE_BURST))
+    assert bucket.available(now + RATE_BURST) >= int(rate * RATE_BURST)
