@@ -183,8 +183,10 @@ def faults_of(process: Process) -> tuple[float, list[str]]:
 
 
 def before_btor(process: Process, status: int) -> bool:
-    """Whether the interpreter was still starting: it ended by the signal itself, before it ran a line of btor."""
-    return status == -signal.SIGINT and "btor/__main__" not in process.errors()
+    """Whether the interpreter was still starting: it ended in its own way, before it ran a line of btor."""
+    printed = process.errors()
+    own = status == -signal.SIGINT or (status == 1 and printed.rstrip().endswith("KeyboardInterrupt"))
+    return own and "btor/__main__.py" not in printed
 
 
 def started(pid: int) -> str | None:
