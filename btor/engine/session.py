@@ -84,7 +84,7 @@ class Session:
         self.dialler = Dialler(self, self.transfers)
         self.torrents: dict[bytes, Torrent] = {}
         self._keys = 0
-        self._unflushed: dict[Peer, None] = {}  # in the order of asking, so that runs can be repeated
+        self._unflushed: dict[Peer | Transfer, None] = {}  # in the order of asking, so that runs can be repeated
         self._flush = trio.Event()
         self._save = trio.Event()
         self.disk: Disk
@@ -195,8 +195,8 @@ class Session:
         """Run something that outlives peers."""
         self._outer.start_soon(self.container.run, child.__name__, child, *args)
 
-    def flush_soon(self, peer: Peer) -> None:
-        """Send the small messages of ``peer`` together with what comes within a moment."""
+    def flush_soon(self, peer: Peer | Transfer) -> None:
+        """Send what waits for ``peer``, or for all peers of a torrent, together with what comes within a moment."""
         self._unflushed[peer] = None
         self._flush.set()
 

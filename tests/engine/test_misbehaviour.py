@@ -387,7 +387,7 @@ async def test_requests_of_one_that_was_never_unchoked(lab: Lab) -> None:
     for _ in range(REQUESTS_WHILE_CHOKED):
         await peer.request(0, 0)
     await trio.sleep(1)
-    assert len(seeder.transfer.peers) == 3
+    assert seeder.status().peers == 3
     await peer.request(0, 0)
     await peer.wait_closed()
     assert said(peer, PIECE) == []
