@@ -93,7 +93,8 @@ class RequestQueue:
             self._quiet_since = self._head_since = now
             self._overtaken_at = None
             self._from_idle = True
-            self._measure(now)  # so that idleness is not taken for slowness of what follows
+            self._measure(now)
+            self._measured_at = now  # so that idleness is not taken for slowness of what follows
             if self._period_rate == 0.0 and not self._period_bytes:
                 self._period_at = now
         for piece, first, count in runs:
@@ -146,6 +147,9 @@ class RequestQueue:
         """Fold what came since the last time into the rate."""
         if self._measured_at is None:
             self._measured_at = now
+        elif now > self._measured_at and not self._window_bytes:
+            # silence is no measurement: what comes next took all that time
+            self.rate = min(self.rate, limits.BLOCK / (now - self._measured_at))
         elif now > self._measured_at:
             elapsed = now - self._measured_at
             kept = 0.5 ** (elapsed / RATE_HALF_LIFE) if self.rate else 0.0

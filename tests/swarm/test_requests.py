@@ -54,6 +54,36 @@ class Link:
         return late
 
 
+@pytest.mark.parametrize("rate", [1_000, 2_000, 3_000, 8_000, 20_000])
+def test_a_slow_link_is_not_asked_far_ahead(rate: float) -> None:
+    """Its blocks come seconds apart: one of them in a short window is no sign of speed."""
+    link = Link(rate=rate, delay=0.05)
+    link.run(60)
+    began = link.now
+    link.run(60)
+    assert link.queue.rate == pytest.approx(rate, rel=0.1)
+    assert max(depth for when, depth in link.depths if when > began) == limits.REQUEST_QUEUE_MIN
+
+
+def test_silence_slows() -> None:
+    link = Link(rate=1e6, delay=0.05)
+    link.run(10)
+    assert link.queue.rate == pytest.approx(1e6, rel=0.1)
+    link.queue.on_tick(link.now + 10)
+    assert link.queue.rate <= 1.1 * BLOCK / 10
+
+
+def test_idleness_is_not_slowness() -> None:
+    queue = RequestQueue()
+    now = 0.0
+    for number in range(100):
+        queue.on_sent(now, [(number, 0, 4)])
+        now += 0.5
+        queue.on_received(now, 4 * BLOCK, number, 0, 4)
+        now += 3.0
+    assert queue.rate > 4 * BLOCK / 3.5
+
+
 def test_a_fast_link_is_asked_to_the_cap_within_300_ms() -> None:
     link = Link(rate=300e6, delay=0.001)
     link.run(0.3, step=0.002)
