@@ -109,9 +109,3 @@ class Availability:
             found.append((chosen, size))
             enough -= size
         return found
-
-    def copies(self) -> float:
-        """Distributed copies: how many sources have the rarest piece, plus the share of pieces that more have."""
-        rarest, size = self.ranked(self.everything(), 1)[0]
-        least = self.count(8 * self.length - rarest.bit_length())
-        return least + 1 - size / self.size

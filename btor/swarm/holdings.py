@@ -103,14 +103,3 @@ class Holdings:
     def availability(self, piece: int) -> int:
         """How many sources have ``piece``."""
         return self._availability.count(piece)
-
-    def copies(self) -> float:
-        """Distributed copies among the sources: below 1 the torrent cannot be completed from them."""
-        return self._availability.copies()
-
-    def wanted_left(self) -> int:
-        """Bytes of the pieces that are not had."""
-        geometry, have = self.geometry, self.have
-        left = (geometry.piece_count - have.count) * geometry.piece_length
-        last = geometry.piece_count - 1
-        return left if last in have else left - geometry.piece_length + geometry.last_piece_length

@@ -344,19 +344,10 @@ class Picker(Holdings):
         return restarts
 
     def on_choked(self, source: Source) -> None:
-        """The source chokes us and will answer nothing of what is outstanding; what is on its way is forgiven.
-
-        For a peer of the fast extension set ``choked`` instead: it rejects each request that it will not answer.
-        """
+        """The source chokes us and will answer nothing of what is outstanding; what is on its way is forgiven."""
         source.choked = True
         for piece, mask in list(source.outstanding.items()):
             self._give_back(source, piece, mask)
-
-    def on_rejected(self, source: Source, piece: int, block: int) -> bool:
-        """The source will not send this block; whether it had been asked for it."""
-        if source.outstanding.get(piece, 0) >> block & 1:
-            self.release(source, [(piece, block, 1)])
-        return bool(source.pardon(piece, 1 << block))  # no answer will come
 
     def release(self, source: Source, runs: Iterable[Run]) -> None:
         """Those of the blocks that are outstanding have taken too long: others may be asked, late ones are forgiven."""
@@ -425,14 +416,6 @@ class Picker(Holdings):
         for key in suspects & self.sources.keys():
             self.sources[key].on_parole = True
 
-    def on_lost(self, piece: int) -> None:
-        """``piece`` was had and is no longer: its bytes on disk have changed."""
-        if self.have.discard(piece):
-            self._choices.put_back(piece)
-            for source in self.sources.values():
-                if source.witness == -1:
-                    source.witness = None
-
     def _close_if_idle(self, open_: OpenPiece) -> None:
         """A piece of which nothing has come and nothing is asked is untouched again, unless it has failed."""
         piece = open_.index
@@ -442,15 +425,6 @@ class Picker(Holdings):
             self._choices.put_back(piece)
 
     # --- looking in ----------------------------------------------------------------------------------------------
-
-    def open_pieces(self) -> list[int]:
-        """The pieces between first request and verdict."""
-        return list(self._open)
-
-    def arrived(self, piece: int) -> int:
-        """A mask of the blocks of the open ``piece`` that have come; 0 if it is not open."""
-        open_ = self._open.get(piece)
-        return self.geometry.all_blocks(piece) ^ open_.missing if open_ is not None else 0
 
     def check_invariants(self) -> None:
         """AssertionError unless what the head of this module says holds. Slow: for tests."""

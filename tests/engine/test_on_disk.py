@@ -84,7 +84,7 @@ async def test_after_an_orderly_end_hardly_anything_is_hashed(lab: Lab) -> None:
     async with run(lab, CONTENT, seeder, folder=folder) as first:
         await next_event(first, Progress, lambda event: event.have_pieces >= 15)
         assert first.transfer is not None
-        opened = len(first.transfer.picker.open_pieces())
+        opened = len(first.transfer.picker._open)
         have = first.status().have_pieces
     async with run(lab, CONTENT, seeder, folder=folder) as second:
         found = await checked(second)

@@ -114,19 +114,6 @@ def test_planes_shrink_when_sources_leave() -> None:
     assert counted._planes == []
 
 
-@pytest.mark.parametrize(
-    ("counts", "seeds", "copies"),
-    [([0, 0, 0, 0], 0, 0.0), ([1, 0, 1, 1], 0, 0.75), ([1, 2, 1, 1], 0, 1.25), ([1, 1, 1, 2], 2, 3.25)],
-)
-def test_distributed_copies(counts: list[int], seeds: int, copies: float) -> None:
-    counted = Availability(len(counts))
-    counted.seeds = seeds
-    for piece, count in enumerate(counts):
-        for _ in range(count):
-            counted.add_one(piece)
-    assert counted.copies() == pytest.approx(copies)
-
-
 def test_everything_has_no_spare_bits() -> None:
     for size in (1, 7, 8, 9, 17):
         assert Availability(size).everything() == Bitfield.full(size).to_int()

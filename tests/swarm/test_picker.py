@@ -105,7 +105,6 @@ def test_a_download_from_one_seed_asks_each_block_once() -> None:
         asked += runs
     assert len(blocks(asked)) == sum(count for _, _, count in asked) == 8 * 5 + 2
     assert take(picker, source, 7) == []
-    assert picker.wanted_left() == 0
 
 
 def test_room_is_used_up_where_the_last_piece_is_short() -> None:
@@ -190,7 +189,7 @@ def test_what_is_kept_for_one_is_had_by_others_before_they_are_idle() -> None:
     assert take(picker, fast, 2) == [(0, 4, 2)]  # it is shared now
 
 
-@pytest.mark.parametrize("end", ["leaves", "chokes", "times out", "rejects"])
+@pytest.mark.parametrize("end", ["leaves", "chokes", "times out"])
 def test_what_is_kept_for_one_is_shared_when_it_lets_go(end: str) -> None:
     picker = picker_of(9, 8)
     fast, other = join(picker, rate=FAST), join(picker)
@@ -201,11 +200,8 @@ def test_what_is_kept_for_one_is_shared_when_it_lets_go(end: str) -> None:
     elif end == "chokes":
         picker.on_choked(fast)
         assert fast.choked
-    elif end == "times out":
-        picker.release(fast, [(piece, 0, 3)])
     else:
-        assert picker.on_rejected(fast, piece, 1)
-        assert picker.on_rejected(fast, piece, 2)
+        picker.release(fast, [(piece, 0, 3)])
     picker.check_invariants()
     assert take(picker, other, 8)[0] == (piece, 1, 7)
 
@@ -223,10 +219,10 @@ def test_a_piece_of_which_nothing_came_is_untouched_again() -> None:
     picker = picker_of(9, 8)
     source = join(picker)
     take(picker, source, 20)
-    assert len(picker.open_pieces()) == 3
+    assert len(list(picker._open)) == 3
     picker.on_choked(source)
     picker.check_invariants()
-    assert picker.open_pieces() == []
+    assert list(picker._open) == []
 
 
 def leave_partials(picker: Picker, pieces: Iterable[int]) -> None:
@@ -299,8 +295,7 @@ def test_what_was_not_requested_is_named_and_not_used() -> None:
     assert picker.on_blocks(source, 1, 0, 4) == (0, 0, False)
     assert picker.on_blocks(source, 0, 1, 1) == (0, 0, False)
     picker.check_invariants()
-    assert picker.arrived(0) == 0b0010
-    assert picker.arrived(3) == 0
+    assert picker._open[0].missing == 0b1101
 
 
 def test_a_block_of_a_piece_that_is_not_open_is_not_new() -> None:
@@ -377,12 +372,8 @@ def test_releasing_what_is_not_outstanding_changes_nothing() -> None:
     take(picker, source, 2)
     picker.release(source, [(0, 2, 2), (3, 0, 4)])
     assert source.outstanding == {0: 0b0011}
-    assert not picker.on_rejected(source, 0, 3)
-    assert not picker.on_rejected(source, 2, 0)
     picker.release(source, [(0, 0, 4)])
     assert source.outstanding == {}
-    assert picker.on_rejected(source, 0, 0)  # the reject of a cancelled request is no offence
-    assert not picker.on_rejected(source, 0, 0)
 
 
 def test_what_timed_out_is_asked_of_others_first_and_of_the_same_source_in_the_end() -> None:
@@ -568,7 +559,7 @@ def test_a_suspect_fills_the_failed_piece_if_no_stranger_does(stranger: str) -> 
     assert take(picker, two, 4, now) == []
 
 
-@pytest.mark.parametrize("end", ["leaves", "chokes", "choked, told later", "snubbed", "times out", "rejects"])
+@pytest.mark.parametrize("end", ["leaves", "chokes", "choked, told later", "snubbed", "times out"])
 def test_a_piece_filled_alone_begins_anew_with_another(end: str) -> None:
     picker = picker_of(1, 4)
     one, two, three, four = (join(picker) for _ in range(4))
@@ -584,16 +575,14 @@ def test_a_piece_filled_alone_begins_anew_with_another(end: str) -> None:
         three.choked = True
     elif end == "snubbed":
         three.snubbed = True
-    elif end == "times out":
-        picker.release(three, [(piece, 1, 1)])
     else:
-        picker.on_rejected(three, piece, 1)
+        picker.release(three, [(piece, 1, 1)])
     picker.check_invariants()
     assert take(picker, four, 4) == [(piece, 0, 4)]
     assert picker.take_restarts() == [piece]
     assert picker.take_restarts() == []
     owed = {(3, piece, 2), (3, piece, 1)} if end in ("choked, told later", "snubbed") else set()
-    owed |= {(3, piece, 2)} if end in ("times out", "rejects") else set()
+    owed |= {(3, piece, 2)} if end == "times out" else set()
     keys = {three.key: 3}
     assert {(keys[source.key], *rest) for source, *rest in picker.take_cancels()} == owed
     if end != "leaves":
@@ -645,7 +634,7 @@ def test_nothing_that_came_is_void_if_nothing_came() -> None:
     picker.remove_source(three)
     picker.check_invariants()
     assert picker.take_restarts() == []
-    assert picker.open_pieces() == [0]  # it is still known to have failed
+    assert list(picker._open) == [0]  # it is still known to have failed
 
 
 def test_a_source_on_parole_fills_pieces_alone() -> None:
@@ -672,13 +661,13 @@ def test_a_piece_begun_on_parole_of_which_nothing_came_is_untouched_again() -> N
     assert take(picker, one, 2) == [(1, 0, 2)]
     picker.on_choked(one)
     picker.check_invariants()
-    assert picker.open_pieces() == []
+    assert list(picker._open) == []
     one.choked = False
     take(picker, one, 2)
     deliver(picker, one, [(1, 0, 1)])
     picker.remove_source(one)
     picker.check_invariants()
-    assert picker.open_pieces() == []
+    assert list(picker._open) == []
     assert picker.take_restarts() == [1]
 
 
@@ -705,7 +694,6 @@ def test_no_endgame_on_parole_nor_into_a_piece_filled_alone() -> None:
     assert take(picker, two, 4) == []
     deliver(picker, one, [(0, 0, 3)])
     picker.on_blocks(one, 0, 3, 1)
-    picker.on_lost(0)
     picker = picker_of(1, 4)
     one, two, three, four = (join(picker) for _ in range(4))
     mixed_failure(picker, one, two)
@@ -736,7 +724,7 @@ def test_a_piece_that_failed_by_nobodys_fault_is_untouched_again() -> None:
         picker.on_blocks(source, *runs[0])
     picker.on_failed(first[0][0], ())
     picker.check_invariants()
-    assert picker.open_pieces() == []
+    assert list(picker._open) == []
     assert not one.on_parole
     with pytest.raises(KeyError):
         picker.on_failed(first[0][0], ())
@@ -780,18 +768,6 @@ def test_parole_ends_when_no_failed_piece_of_the_source_is_left() -> None:
     assert not one.on_parole and not two.on_parole
 
 
-def test_a_lost_piece_is_asked_again() -> None:
-    picker = picker_of(2, 1, have=[0])
-    source, seed = join(picker, {0}), join(picker, {0, 1})
-    assert picker.is_interesting(seed)
-    assert not picker.is_interesting(source)
-    picker.on_lost(0)
-    picker.on_lost(0)
-    picker.check_invariants()
-    assert picker.is_interesting(source)
-    assert take(picker, source, 4) == [(0, 0, 1)]
-
-
 # --- sources -----------------------------------------------------------------------------------------------------
 
 
@@ -806,7 +782,6 @@ def test_have_tells_what_is_new() -> None:
     assert picker.seeds == 1
     assert not picker.on_have(source, 2)
     picker.check_invariants()
-    assert picker.copies() == 1.0
 
 
 @pytest.mark.parametrize("piece", [-1, 3, 7, 2**32 - 1])
@@ -853,13 +828,6 @@ def test_interest_starts_with_a_have_that_comes_first() -> None:
     picker.on_have(source, 1)
     assert picker.is_interesting(source)
     assert repr(source) == "<Source 5: has 2, asked 0>"
-
-
-@pytest.mark.parametrize(
-    ("have", "left"), [([], 2 * 4 * BLOCK + 1), ([0], 4 * BLOCK + 1), ([2], 2 * 4 * BLOCK), ([0, 1, 2], 0)]
-)
-def test_wanted_left_counts_the_short_last_piece(have: list[int], left: int) -> None:
-    assert picker_of(3, 4, have=have, last=4 * BLOCK - 1).wanted_left() == left
 
 
 # --- sharing a seed with other leechers --------------------------------------------------------------------------

@@ -172,7 +172,7 @@ class PickerMachine(RuleBasedStateMachine):
         got = {(piece, block) for block in range(5) if new >> block & 1}
         if got != useful:  # only a piece that another fills alone, or that is not open, refuses blocks that it lacks
             assert not got
-            assert piece in self.alone() or piece not in self.picker.open_pieces()
+            assert piece in self.alone() or piece not in self.picker._open
         self.came |= got
         if got:
             self.senders.setdefault(piece, set()).add(key)
@@ -191,16 +191,6 @@ class PickerMachine(RuleBasedStateMachine):
         self.picker.release(source, [run])
         self.asked[source.key] -= dropped
         self.late[source.key] |= dropped
-        self.settle()
-
-    @rule(source=sources, which=st.randoms(use_true_random=False))
-    def reject(self, source: Source, which: random.Random) -> None:
-        known = self.asked[source.key] | self.late[source.key]
-        if known:
-            block = which.choice(sorted(known))
-            assert self.picker.on_rejected(source, *block)
-            self.asked[source.key].discard(block)
-            self.late[source.key].discard(block)
         self.settle()
 
     # --- verdicts ------------------------------------------------------------------------------------------------
@@ -236,13 +226,6 @@ class PickerMachine(RuleBasedStateMachine):
             self.drain_cancels()
             self.settle()
 
-    @rule(number=st.integers(0, 11))
-    def lose(self, number: int) -> None:
-        piece = number % self.geometry.piece_count
-        self.picker.on_lost(piece)
-        self.had.discard(piece)
-        self.settle()
-
     # --- what must hold ------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
@@ -261,7 +244,8 @@ class PickerMachine(RuleBasedStateMachine):
             assert outstanding == self.asked[key]
             assert picker.is_interesting(source) == bool(self.has[key] - self.had)
         for piece in range(self.geometry.piece_count):
-            arrived = {(piece, block) for block in range(5) if picker.arrived(piece) >> block & 1}
+            missing = picker._open[piece].missing if piece in picker._open else ~0
+            arrived = {block for block in self.every_block(piece) if not missing >> block[1] & 1}
             assert arrived == {block for block in self.came if block[0] == piece}
         if picker.in_endgame:
             assert not self.missing() - set().union(*self.asked.values())
