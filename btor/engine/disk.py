@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -24,6 +23,7 @@ from btor import limits
 from btor.engine.hashers import Hashers
 from btor.errors import StorageError
 from btor.limits import BLOCK, MIB
+from btor.storage import system
 from btor.storage.hashing import SHORTER
 from btor.storage.pieces import EarlyBytes, OpenPieces
 from btor.storage.pool import FilePool
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
     from btor.metainfo.torrent_file import Metainfo
     from btor.storage.files import Content
     from btor.storage.hashing import HashResult
-
-resource: ModuleType | None
-try:
-    import resource
-except ModuleNotFoundError:  # Windows
-    resource = None
 
 INLINE_PIECE: Final = 64 * 1024  # up to this piece length a child costs more than it saves
 INLINE_TORRENT: Final = 16 * MIB  # a small torrent is there before a child has started
@@ -91,8 +85,6 @@ class Disk:
         self.queued = 0  # bytes that wait for a writing thread
         self._devices: dict[int, Device] = {}
         self._drained = trio.Event()
-        self.seconds_writing = 0.0
-        self.seconds_hashing = 0.0
 
     def device(self, number: int) -> Device:
         """The file system ``number`` (st_dev)."""
@@ -216,12 +208,11 @@ class TorrentDisk:
         self._end = -1
 
     def _write_now(self, offset: int, views: Sequence[memoryview], length: int) -> None:
-        sleeps = voluntary_switches()
+        sleeps = system.voluntary_switches()
         started = time.perf_counter()
         self.content.write(offset, views, length)
         took = time.perf_counter() - started
-        self._disk.seconds_writing += took
-        self._device.on_write(length, took, started, slept=voluntary_switches() != sleeps or sleeps < 0)
+        self._device.on_write(length, took, started, slept=system.voluntary_switches() != sleeps or sleeps < 0)
 
     def _on_write_error(self, error: StorageError, offset: int, length: int) -> None:
         """Whatever the hash of these pieces will say, the disk does not hold them."""
@@ -314,13 +305,6 @@ class TorrentDisk:
         for piece, begin, length in requests:
             view = memoryview(bytearray(length))
             self.content.read_into(self._geometry.piece_offset(piece) + begin, [view])
-
-
-def voluntary_switches() -> int:
-    """How often this thread has slept in the kernel; -1 where the system does not tell."""
-    if resource is None or not hasattr(resource, "RUSAGE_THREAD"):
-        return -1
-    return int(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw)
 
 
 def _reason(code: int) -> str:

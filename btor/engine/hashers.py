@@ -44,11 +44,6 @@ class Hashers:
         self._deaths = 0
         self._threads = trio.CapacityLimiter(max(1, most))
 
-    @property
-    def load(self) -> int:
-        """Jobs that are not answered."""
-        return len(self._jobs)
-
     def submit(self, segments: Sequence[Segment], done: Done, *, stride: int = 0, children: int = 1) -> None:
         """Hash ``segments`` laid end to end; ``done`` hears of it. At most ``children`` processes are started."""
         self._number += 1

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -35,18 +34,13 @@ from btor.engine.upload import SendBuffer
 from btor.errors import NetworkError, UsageError
 from btor.metainfo.torrent_file import Metainfo
 from btor.settings import DEFAULT_PORT, PEER_ID_PREFIX, Settings
+from btor.storage import system
 from btor.storage.hashing import processors
 from btor.storage.load import load_metainfo
 from btor.swarm.dial_budget import DialBudget
 from btor.swarm.peerbook import Bans
 from btor.swarm.rates import RateMeter, TokenBucket
 from btor.wire.address import parse_host_port
-
-resource: ModuleType | None
-try:
-    import resource
-except ModuleNotFoundError:  # Windows
-    resource = None
 
 if TYPE_CHECKING:
     from btor.engine.transfer import Transfer
@@ -209,7 +203,7 @@ class Session:
     async def start(self, outer: trio.Nursery) -> None:
         """Start what outlives peers. NetworkError: no port can be had."""
         self._outer = outer
-        raise_descriptor_limit()
+        system.raise_descriptor_limit(limits.DESCRIPTORS)
         listeners, sockets = await self._open_ports()
         hashers = self.settings.hashers
         self.disk = Disk(Hashers(processors() if hashers is None else hashers, outer, self.container))
@@ -302,16 +296,6 @@ class Session:
             for torrent in list(self.torrents.values()):
                 if torrent.unsaved:
                     await torrent.save()
-
-
-def raise_descriptor_limit() -> None:
-    """Let the process have as many descriptors as it may: connections and files both need them."""
-    if resource is None:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, limits.DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _load(path: Path) -> Metainfo:

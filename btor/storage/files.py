@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from btor.errors import StorageError
-from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.torrent_file import FileEntry, Metainfo
 from btor.storage import system
 from btor.storage.hashing import SHORTER, Segment
@@ -356,15 +355,6 @@ class Content:
             raise StorageError.from_os_error("look at", self.path(index), error) from error
         finally:
             os.close(fd)
-
-    def allocated(self) -> Bitfield:
-        """The pieces of which any byte of a file is on disk: not in a hole, not beyond the end."""
-        marks = bytearray((self.geometry.piece_count + 7) // 8)
-        piece_length = self.geometry.piece_length
-        for index, entry in enumerate(self.files):
-            for start, end in self.data_ranges(index) if entry.length else ():
-                mark(marks, (entry.offset + start) // piece_length, (entry.offset + end - 1) // piece_length)
-        return Bitfield.from_wire(marks, self.geometry.piece_count)
 
     def space_needed(self) -> int:
         """Bytes that the disk must still give for the whole content."""

@@ -19,12 +19,19 @@ try:
     import fcntl
 except ModuleNotFoundError:  # Windows
     fcntl = None
+resource: ModuleType | None
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
 
 HAS_VECTORED = hasattr(os, "preadv") and hasattr(os, "pwritev")
 HAS_CACHED_READ = hasattr(os, "RWF_NOWAIT")
 HAS_FOLDER_DESCRIPTORS = os.open in os.supports_dir_fd and os.mkdir in os.supports_dir_fd
 HAS_DATA_RANGES = hasattr(os, "SEEK_DATA")
 HAS_LOCKS = fcntl is not None
+HAS_DESCRIPTOR_LIMIT = resource is not None
+HAS_THREAD_USAGE = hasattr(resource, "RUSAGE_THREAD")
 HAS_FULL_SYNC = hasattr(fcntl, "F_FULLFSYNC")  # macOS, whose fsync leaves data in the drive's cache
 
 IOV_MAX: Final = 1024  # POSIX systems of today take this many buffers a call
@@ -255,3 +262,24 @@ def try_lock(fd: int) -> bool:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
     return True
+
+
+def raise_descriptor_limit(wanted: int) -> None:
+    """Let the process have ``wanted`` descriptors, or as many as it may: connections and files both need them."""
+    if not HAS_DESCRIPTOR_LIMIT or resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):  # some systems and sandboxes allow less than they say
+            pass
+
+
+def voluntary_switches() -> int:
+    """How often this thread has slept in the kernel; -1 where the system does not tell."""
+    if not HAS_THREAD_USAGE or resource is None:
+        return -1
+    return int(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw)

@@ -471,22 +471,22 @@ def test_stats(tmp_path: Path) -> None:
     content.close()
 
 
-def test_allocated_names_the_pieces_with_data(tmp_path: Path) -> None:
+def test_data_ranges_leave_holes_out(tmp_path: Path) -> None:
     data = random_bytes(64 * 16384 + 5)
     content = open_content(torrent(content=data), tmp_path / "file")
-    assert content.allocated().count == 0
+    assert content.data_ranges(0) == []
     put(content, data, 10 * 16384, 12 * 16384)
     put(content, data, 64 * 16384)
-    assert list(content.allocated()) == [10, 11, 64]
+    assert content.data_ranges(0) == [(10 * 16384, 12 * 16384), (64 * 16384, len(data))]
     content.close()
 
 
-def test_without_data_ranges_all_below_the_size_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_holes_cannot_be_told_all_below_the_size_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "HAS_DATA_RANGES", False)
     data = random_bytes(10 * 16384)
     content = open_content(torrent(content=data), tmp_path / "file")
     content.top.write_bytes(bytes(3 * 16384 + 1))
-    assert list(content.allocated()) == [0, 1, 2, 3]
+    assert content.data_ranges(0) == [(0, 3 * 16384 + 1)]
 
 
 @given(st.integers(0, 70), st.integers(0, 70))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -273,3 +274,69 @@ def test_a_second_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bo
     (tmp_path / "a").write_bytes(b"x")
     system.link(str(tmp_path / "a"), str(tmp_path / "b"))
     assert (tmp_path / "b").samefile(tmp_path / "a")
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+class Limit:
+    """What the system says of descriptors. ``refuses``: what it answers who wants more."""
+
+    RLIMIT_NOFILE = 7
+    RLIM_INFINITY = -1
+
+    def __init__(self, soft: int, hard: int, refuses: Exception | None = None) -> None:
+        self.now = (soft, hard)
+        self.refuses = refuses
+
+    def getrlimit(self, which: int) -> tuple[int, int]:
+        assert which == self.RLIMIT_NOFILE
+        return self.now
+
+    def setrlimit(self, which: int, now: tuple[int, int]) -> None:
+        assert which == self.RLIMIT_NOFILE
+        if self.refuses is not None:
+            raise self.refuses
+        self.now = now
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((1024, 4096), 4096),
+        ((1024, 99_999), 8192),
+        ((1024, -1), 8192),
+        ((8192, 8192), 8192),
+        ((9000, 99_999), 9000),
+        ((-1, -1), -1),
+    ],
+)
+def test_the_descriptor_limit(monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: int) -> None:
+    limit = Limit(*before)
+    monkeypatch.setattr(system, "resource", limit)
+    system.raise_descriptor_limit(8192)
+    assert limit.now == (after, before[1])
+
+
+@pytest.mark.parametrize("refusal", [PermissionError(errno.EPERM, "no"), ValueError("over the kernel's own limit")])
+def test_a_descriptor_limit_that_cannot_be_raised(monkeypatch: pytest.MonkeyPatch, refusal: Exception) -> None:
+    limit = Limit(256, -1, refusal)
+    monkeypatch.setattr(system, "resource", limit)
+    system.raise_descriptor_limit(8192)
+    assert limit.now == (256, -1)
+
+
+def test_no_descriptor_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = Limit(256, -1)
+    monkeypatch.setattr(system, "resource", limit)
+    monkeypatch.setattr(system, "HAS_DESCRIPTOR_LIMIT", False)
+    system.raise_descriptor_limit(8192)
+    assert limit.now == (256, -1)
+
+
+def test_sleeps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = system.voluntary_switches()
+    time.sleep(0.001)
+    assert system.voluntary_switches() > before >= 0
+    monkeypatch.setattr(system, "HAS_THREAD_USAGE", False)
+    assert system.voluntary_switches() == -1
