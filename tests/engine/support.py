@@ -134,6 +134,7 @@ class Lab:
         return self.world.host(ip or f"10.0.{self._hosts >> 8}.{self._hosts & 255}", up=up, down=down)
 
     def ip_of(self, network: Network) -> str:
+        """Its first address."""
         return network.ips[0] if isinstance(network, Host) else "127.0.0.1"
 
     def dialled(self, network: Network) -> list[Address]:
