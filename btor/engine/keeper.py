@@ -21,6 +21,7 @@ from btor.storage.state import DestinationLock
 from btor.storage.survey import Survey, refuse, survey
 
 if TYPE_CHECKING:
+    from btor.engine.options import AddOptions
     from btor.engine.session import Session
     from btor.engine.transfer import Transfer
     from btor.metainfo.torrent_file import Metainfo
@@ -37,26 +38,11 @@ class Keeper:
     ``warnings``: what the person should hear about the check. ``seed_only``: nothing below the place is ever written.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        metainfo: Metainfo,
-        *,
-        place: Path,
-        place_is_content: bool,
-        overwrite: bool,
-        recheck: bool,
-        seed_only: bool,
-        seed_partial: bool,
-    ) -> None:
+    def __init__(self, session: Session, metainfo: Metainfo, options: AddOptions) -> None:
         self._session = session
         self._metainfo = metainfo
-        self._place = place
-        self._place_is_content = place_is_content
-        self._overwrite = overwrite
-        self._recheck = recheck
-        self._seed_partial = seed_partial
-        self.seed_only = seed_only
+        self._options = options
+        self.seed_only = options.seed_only
         self.warnings: list[str] = []
         self.have = Bitfield(metainfo.geometry.piece_count)
         self.known_from: Literal["resume", "hash", "nothing"] = "nothing"
@@ -86,8 +72,8 @@ class Keeper:
             follow_links=self.seed_only,
         )
         record = await trio.to_thread.run_sync(self._lock_and_load, top)
-        found = await trio.to_thread.run_sync(partial(survey, self.content, record, recheck=self._recheck))
-        protect = not (self.seed_only or self._overwrite)
+        found = await trio.to_thread.run_sync(partial(survey, self.content, record, recheck=self._options.recheck))
+        protect = not (self.seed_only or self._options.overwrite)
         if protect:
             refuse(self.content, found, None)
         self.have = found.trusted.copy()
@@ -99,7 +85,7 @@ class Keeper:
             refuse(self.content, found, self.have)
         self.known_from = "hash" if found.to_hash.count else "resume" if found.trusted.count else "nothing"
         self.warnings += [f"{path} changed since the last run: hashed again" for path in found.changed]
-        if self.seed_only and not self.have.complete and not self._seed_partial:
+        if self.seed_only and not self.have.complete and not self._options.partial:
             missing = self.have.size - self.have.count
             raise IncompleteError(
                 f"{top}: {missing} of {self.have.size} pieces are missing or bad (--partial seeds what is there)"
@@ -108,8 +94,9 @@ class Keeper:
 
     def _find_top(self) -> Path:
         if self.seed_only:
-            return locate(self._metainfo, self._place)
-        return self._place if self._place_is_content else self._place / self._metainfo.name
+            return locate(self._metainfo, self._options.place)
+        place = self._options.place
+        return place if self._options.place_is_content else place / self._metainfo.name
 
     def _lock_and_load(self, top: Path) -> ResumeRecord | None:
         """The resume record, if there is one that may be believed. StorageError: somebody else holds the place."""
@@ -146,7 +133,7 @@ class Keeper:
                 self.warnings.append(f"{needed} bytes are needed and {free} are free: the disk will be full")
             if self._checkpoint is not None:
                 self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
-        self.content.prepare(shorten=self._overwrite)
+        self.content.prepare(shorten=self._options.overwrite)
 
     async def save(self, transfer: Transfer | None, *, final: bool = False, durable: bool = False) -> None:
         """Write the record: first what it names is made durable. StorageError.

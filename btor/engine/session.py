@@ -26,6 +26,7 @@ from btor.engine.gulps import Gulps
 from btor.engine.hashers import Hashers
 from btor.engine.limiter import Pacer
 from btor.engine.listener import Porter
+from btor.engine.options import AddOptions
 from btor.engine.peer import GULP_ROOM, Peer
 from btor.engine.torrent import Torrent
 from btor.engine.transport import Address, Listener, Network, TcpNetwork, Transport
@@ -120,9 +121,7 @@ class Session:
         metainfo = source if isinstance(source, Metainfo) else await _load(Path(source))
         if metainfo.info_hash in self.torrents:
             raise UsageError(f"the torrent {metainfo.name} is here already")
-        torrent = Torrent(
-            self,
-            metainfo,
+        options = AddOptions(
             place=Path(output if output is not None else directory),
             place_is_content=output is not None,
             overwrite=overwrite,
@@ -135,7 +134,7 @@ class Session:
             max_download=max_download,
             max_upload=max_upload,
         )
-        self.torrents[metainfo.info_hash] = torrent
+        torrent = self.torrents[metainfo.info_hash] = Torrent(self, metainfo, options)
         torrent.tell_started()
         self._inner.start_soon(self._live, torrent, named)
         return torrent

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from btor import limits
+from btor.engine import report
 from btor.engine.disk import NO_SPACE
 from btor.engine.events import (
     Checked,
     Complete,
     DiskFull,
     Event,
-    Failed,
     Progress,
     Seeding,
-    Started,
     State,
     Stopped,
     TrackerAnswer,
@@ -34,6 +32,7 @@ from btor.metainfo.paths import display
 from btor.swarm.tiers import Tiers
 
 if TYPE_CHECKING:
+    from btor.engine.options import AddOptions
     from btor.engine.session import Session
     from btor.engine.transport import Address
     from btor.metainfo.torrent_file import Metainfo
@@ -46,48 +45,20 @@ SEEDING_PERIOD: Final = 10.0  # s between two `seeding` events
 class Torrent:
     """Made by `Session.add`. ``transfer`` is there from the end of the check on."""
 
-    def __init__(
-        self,
-        session: Session,
-        metainfo: Metainfo,
-        *,
-        place: Path,
-        place_is_content: bool,
-        overwrite: bool,
-        recheck: bool,
-        seed_only: bool,
-        partial: bool,
-        trackers_enabled: bool,
-        sync: bool,
-        wait_for_space: bool,
-        max_download: int | None,
-        max_upload: int | None,
-    ) -> None:
+    def __init__(self, session: Session, metainfo: Metainfo, options: AddOptions) -> None:
         self.session = session
         self.metainfo = metainfo
         self.info_hash = metainfo.info_hash
+        self.options = options
         self.error: BtorError | None = None
         self.bug: BaseException | None = None  # what ended it unexpectedly
         self.transfer: Transfer | None = None
-        self.max_download = max_download
-        self.max_upload = max_upload
-        self.sync = sync
-        self.wait_for_space = wait_for_space
         self.unsaved = False  # something changed that the resume record does not know
         self.feed = Feed(session.feed)
-        self.keeper = Keeper(
-            session,
-            metainfo,
-            place=place,
-            place_is_content=place_is_content,
-            overwrite=overwrite,
-            recheck=recheck,
-            seed_only=seed_only,
-            seed_partial=partial,
-        )
+        self.keeper = Keeper(session, metainfo, options)
         # what the announcer asks for
         self.key = session.rng.randrange(1 << 32)
-        enabled = trackers_enabled and session.settings.trackers
+        enabled = options.trackers_enabled and session.settings.trackers
         self.tiers = Tiers(metainfo.trackers if enabled else (), session.rng, private=metainfo.private)
         self._added = trio.current_time()
         self._state: State = "checking"
@@ -157,99 +128,19 @@ class Torrent:
 
     def status(self) -> Progress:
         """How it stands now."""
-        transfer = self.transfer
-        geometry = self.metainfo.geometry
-        have = self.keeper.have.count if transfer is None else transfer.have.count
-        now = trio.current_time()
-        rate = 0.0 if transfer is None else transfer.down_meter.rate(now)
-        done = 0 if transfer is None else transfer.done_bytes
-        left = geometry.total_length - done
-        state = self._current_state(rate)
-        return Progress(
-            time=self.session.wall_clock(),
-            info_hash=self.info_hash.hex(),
-            state=state,
-            done_bytes=done,
-            total_bytes=geometry.total_length,
-            have_pieces=have,
-            pieces=geometry.piece_count,
-            down_rate=rate,
-            up_rate=0.0 if transfer is None else transfer.up_meter.rate(now),
-            downloaded=0 if transfer is None else transfer.downloaded,
-            uploaded=0 if transfer is None else transfer.uploaded,
-            wasted=0 if transfer is None else transfer.wasted,
-            peers=0 if transfer is None else len(transfer.peers),
-            seeds=0 if transfer is None else sum(peer.source.complete for peer in transfer.peers.values()),
-            eta=left / rate if rate and left and state == "downloading" else None,
-            reason=self._reason(state),
-            checked_pieces=self.keeper.checked_pieces,
-        )
-
-    # ------------------------------------------------------------------------------------------ state in words
-
-    def _current_state(self, rate: float) -> State:
-        if self.is_paused and self._state not in ("checking", "stopped", "error"):
-            return "paused"
-        if self._state != "downloading" or self.transfer is None:
-            return self._state
-        asked = any(peer.source.outstanding_count for peer in self.transfer.peers.values())
-        return "downloading" if asked or rate > 0 else "waiting"
-
-    def _reason(self, state: State) -> str:
-        """Why it waits, in words."""
-        transfer = self.transfer
-        if transfer is None or state not in ("waiting", "disk_full"):
-            return ""
-        if state == "disk_full":
-            return "no space left on the disk"
-        parts = []
-        if self.tiers.total:
-            parts.append(f"trackers {self.tiers.working}/{self.tiers.total}")
-        peers = list(transfer.peers.values())
-        parts.append(f"{len(peers)} peer" + ("" if len(peers) == 1 else "s"))
-        if peers and not any(peer.am_interested for peer in peers):
-            parts.append("none has what is missing")
-        elif peers and all(peer.source.choked for peer in peers if peer.am_interested):
-            parts.append("all choke us")
-        elif transfer.dialling:
-            parts.append(f"connecting to {transfer.dialling}")
-        elif not peers and len(transfer.book):
-            parts.append(f"{len(transfer.book)} known, none reached")
-        elif not peers and not self.tiers.total:
-            parts.append("no source of peers")
-        return ", ".join(parts)
+        paused = self.is_paused and self._state not in ("checking", "stopped", "error")
+        return report.progress(self, "paused" if paused else self._state)
 
     def snapshot(self) -> list[Event]:
         """The events that tell a newcomer how things stand."""
-        events: list[Event] = [self._started()]
+        events: list[Event] = [report.started(self)]
         if self._checked is not None:
             events.append(self._checked)
         if self._completed is not None:
             events.append(self._completed)
         if self.error is not None:
-            events.append(self._failed(self.error))
+            events.append(report.failed(self, self.error))
         return [*events, self.status()]
-
-    def _started(self) -> Started:
-        geometry = self.metainfo.geometry
-        return Started(
-            time=self.session.wall_clock(),
-            info_hash=self.info_hash.hex(),
-            name=self.name,
-            total_bytes=geometry.total_length,
-            piece_length=geometry.piece_length,
-            pieces=geometry.piece_count,
-            port=self.session.port,
-        )
-
-    def _failed(self, error: BtorError) -> Failed:
-        return Failed(
-            time=self.session.wall_clock(),
-            info_hash=self.info_hash.hex(),
-            code=error.exit_status,
-            kind=error.kind,
-            message=str(error),
-        )
 
     def publish(self, kind: type[Event], **fields: Any) -> None:
         """Tell an event to whoever listens."""
@@ -260,7 +151,7 @@ class Torrent:
 
     def tell_started(self) -> None:
         """It is part of the session."""
-        self.feed.publish(self._started())
+        self.feed.publish(report.started(self))
 
     async def run(self, peers: Sequence[Address]) -> None:
         """The whole life, until removed or failed. ``peers``: (host name or IP, port), as the user named them."""
@@ -334,7 +225,7 @@ class Torrent:
     def _fail(self, error: BtorError) -> None:
         if self.error is None:
             self.error = error
-            self.feed.publish(self._failed(error))
+            self.feed.publish(report.failed(self, error))
 
     def _tell_stopped(self) -> None:
         transfer = self.transfer
@@ -385,7 +276,7 @@ class Torrent:
         """Say that it is complete, when it is durable if that was asked for."""
         transfer = self.transfer
         assert transfer is not None
-        if self.sync and not self.keeper.seed_only:
+        if self.options.sync and not self.keeper.seed_only:
             await self.save(durable=True)
             if self.error is not None:
                 return
@@ -407,7 +298,7 @@ class Torrent:
         if self.error is not None:
             return
         transfer = self.transfer
-        if transfer is not None and self.wait_for_space and error.errno in NO_SPACE:
+        if transfer is not None and self.options.wait_for_space and error.errno in NO_SPACE:
             self._on_disk_full(transfer, error)
             return
         if error.errno in NO_SPACE:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 REMEMBERED_PEERS: Final = 1_000  # that left, so that one found guilty later can still be barred
+TWINS_TIME: Final = 1.0  # s that a peer has to close one of two connections that crossed
 FEW_PIECES_LEFT: Final = 16  # from here on idle peers are asked at once when something changes
 
 
@@ -55,8 +56,8 @@ class Transfer:
         self.picker = Picker(self.geometry, have, session.rng)
         self.blame = Blame(self.geometry)
         self.book = PeerBook(session.rng, bans=session.bans, loopback_is_public=session.settings.loopback_is_public)
-        self.upload = UploadGate(TokenBucket(torrent.max_upload, session.upload))
-        self.download = TokenBucket(torrent.max_download, session.download)
+        self.upload = UploadGate(TokenBucket(torrent.options.max_upload, session.upload))
+        self.download = TokenBucket(torrent.options.max_download, session.download)
         self.down_meter = RateMeter()
         self.up_meter = RateMeter()
         self.disk = TorrentDisk(
@@ -128,11 +129,9 @@ class Transfer:
     def adopt(self, transport: Transport, peer_id: bytes, address: Address, *, incoming: bool) -> None:
         """A handshake is complete: take the connection in, or close it."""
         now = trio.current_time()
-        older = next((peer for peer in self.peers.values() if peer.peer_id == peer_id and not peer.given_way), None)
-        if older is not None and self._crossed(older, peer_id, address, incoming=incoming):
-            self._give_way(older, now)
-            older = None
-        refusal = self._refusal(peer_id, address, older, incoming=incoming)
+        older = next((peer for peer in self.peers.values() if peer.peer_id == peer_id), None)
+        twin = older if older is not None and self._crossed(older, address, incoming=incoming) else None
+        refusal = "" if twin is not None else self._refusal(peer_id, address, older, incoming=incoming)
         if refusal or self._nursery is None:
             _log.debug("connection with %s refused: %s", address, refusal)
             transport.close()
@@ -147,25 +146,28 @@ class Transfer:
         peer = Peer(self, transport, peer_id, incoming=incoming)
         self.peers[peer.key] = peer
         self._nursery.start_soon(self.session.container.run, f"peer {peer.name}", self._serve, peer)
+        if twin is not None:
+            self._nursery.start_soon(self.session.container.run, "twins", self._settle_twins, twin, peer)
 
-    def _crossed(self, older: Peer, peer_id: bytes, address: Address, *, incoming: bool) -> bool:
-        """Whether both sides dialled at the same moment and the new connection is the one to keep.
-
-        Both must come to the same answer, or each closes the other's: who has the greater peer id keeps its dial.
-        """
-        together = (
+    def _crossed(self, older: Peer, address: Address, *, incoming: bool) -> bool:
+        """Whether both sides dialled at the same moment: two connections, and each side has its own older one."""
+        return (
             older.incoming != incoming
             and older.address[0] == address[0]
             and not (older.received_total or older.sent_total)
             and trio.current_time() - older.connected_at < limits.HANDSHAKE_TIMEOUT
         )
-        return together and (peer_id > self.session.peer_id) == incoming
 
-    def _give_way(self, older: Peer, now: float) -> None:
-        """A connection ends because a second one with the same peer is kept."""
-        older.given_way = True
-        older.close("connected twice at the same time")
-        self.book.on_closed(older.address, now, moved=True)
+    async def _settle_twins(self, older: Peer, newer: Peer) -> None:
+        """Close one of two connections that crossed, unless the peer does it.
+
+        Clients differ in which one they close, and most close it at once: had we closed the other, none would be left.
+        Peers that wait as we do agree by who has the greater peer id: it keeps its dial.
+        """
+        await trio.sleep(TWINS_TIME)
+        if older.key in self.peers and newer.key in self.peers:
+            loser = older if (newer.peer_id > self.session.peer_id) == newer.incoming else newer
+            loser.close("connected twice at the same time")
 
     def _refusal(self, peer_id: bytes, address: Address, older: Peer | None, *, incoming: bool) -> str:
         if peer_id == self.session.peer_id:
@@ -178,7 +180,7 @@ class Transfer:
             return "one connection for each address"
         if not incoming and not self.book.knows(address):
             return "of a swarm that was left"
-        if sum(not peer.given_way for peer in self.peers.values()) >= self.session.settings.max_peers:
+        if len(self.peers) >= self.session.settings.max_peers:
             return "enough peers"
         return ""
 
@@ -202,8 +204,12 @@ class Transfer:
         self.on_requests_dropped(peer.source.outstanding_count)
         self.picker.remove_source(peer.source)
         self.session.choking.forget(peer, now)
-        if not peer.given_way:
-            self.book.on_closed(peer.address, now, moved=bool(peer.received_total or peer.sent_total))
+        self.book.on_closed(peer.address, now, moved=bool(peer.received_total or peer.sent_total))
+        twin = next((other for other in self.peers.values() if other.peer_id == peer.peer_id), None)
+        if twin is not None:
+            self.book.on_connected(twin.address, now)
+            if not peer.incoming:
+                self.book.on_duplicate(peer.address, twin.address, now)
         self._left[peer.key] = (peer.address, peer.peer_id if peer.incoming else None)
         if len(self._left) > REMEMBERED_PEERS:
             self._left.popitem(last=False)

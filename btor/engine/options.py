@@ -1,0 +1,23 @@
+"""How one torrent is to be treated, as said when it is added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class AddOptions:
+    """What ``Session.add`` was told; the meaning is said there. ``place`` is the content itself, or its folder."""
+
+    place: Path
+    place_is_content: bool
+    overwrite: bool
+    recheck: bool
+    seed_only: bool
+    partial: bool
+    trackers_enabled: bool
+    sync: bool
+    wait_for_space: bool
+    max_download: int | None
+    max_upload: int | None

@@ -1,0 +1,96 @@
+"""What programs are told of a torrent: the events that say how it stands, and why it waits, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from btor.engine.events import Failed, Progress, Started, State
+
+if TYPE_CHECKING:
+    from btor.engine.torrent import Torrent
+    from btor.errors import BtorError
+
+
+def started(torrent: Torrent) -> Started:
+    """It is part of the session."""
+    geometry = torrent.metainfo.geometry
+    return Started(
+        time=torrent.session.wall_clock(),
+        info_hash=torrent.info_hash.hex(),
+        name=torrent.name,
+        total_bytes=geometry.total_length,
+        piece_length=geometry.piece_length,
+        pieces=geometry.piece_count,
+        port=torrent.session.port,
+    )
+
+
+def failed(torrent: Torrent, error: BtorError) -> Failed:
+    """``error`` has ended it."""
+    return Failed(
+        time=torrent.session.wall_clock(),
+        info_hash=torrent.info_hash.hex(),
+        code=error.exit_status,
+        kind=error.kind,
+        message=str(error),
+    )
+
+
+def progress(torrent: Torrent, state: State) -> Progress:
+    """How it stands now. ``state``: as far as the torrent knows; `downloading` becomes `waiting` when nothing comes."""
+    transfer = torrent.transfer
+    geometry = torrent.metainfo.geometry
+    have = torrent.keeper.have.count if transfer is None else transfer.have.count
+    now = trio.current_time()
+    rate = 0.0 if transfer is None else transfer.down_meter.rate(now)
+    done = 0 if transfer is None else transfer.done_bytes
+    left = geometry.total_length - done
+    if state == "downloading" and transfer is not None and not rate:
+        asked = any(peer.source.outstanding_count for peer in transfer.peers.values())
+        state = "downloading" if asked else "waiting"
+    return Progress(
+        time=torrent.session.wall_clock(),
+        info_hash=torrent.info_hash.hex(),
+        state=state,
+        done_bytes=done,
+        total_bytes=geometry.total_length,
+        have_pieces=have,
+        pieces=geometry.piece_count,
+        down_rate=rate,
+        up_rate=0.0 if transfer is None else transfer.up_meter.rate(now),
+        downloaded=0 if transfer is None else transfer.downloaded,
+        uploaded=0 if transfer is None else transfer.uploaded,
+        wasted=0 if transfer is None else transfer.wasted,
+        peers=0 if transfer is None else len(transfer.peers),
+        seeds=0 if transfer is None else sum(peer.source.complete for peer in transfer.peers.values()),
+        eta=left / rate if rate and left and state == "downloading" else None,
+        reason=_reason(torrent, state),
+        checked_pieces=torrent.keeper.checked_pieces,
+    )
+
+
+def _reason(torrent: Torrent, state: State) -> str:
+    """Why it waits, in words."""
+    transfer, tiers = torrent.transfer, torrent.tiers
+    if transfer is None or state not in ("waiting", "disk_full"):
+        return ""
+    if state == "disk_full":
+        return "no space left on the disk"
+    parts = []
+    if tiers.total:
+        parts.append(f"trackers {tiers.working}/{tiers.total}")
+    peers = list(transfer.peers.values())
+    parts.append(f"{len(peers)} peer" + ("" if len(peers) == 1 else "s"))
+    if peers and not any(peer.am_interested for peer in peers):
+        parts.append("none has what is missing")
+    elif peers and all(peer.source.choked for peer in peers if peer.am_interested):
+        parts.append("all choke us")
+    elif transfer.dialling:
+        parts.append(f"connecting to {transfer.dialling}")
+    elif not peers and len(transfer.book):
+        parts.append(f"{len(transfer.book)} known, none reached")
+    elif not peers and not tiers.total:
+        parts.append("no source of peers")
+    return ", ".join(parts)
