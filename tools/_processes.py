@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any, Self
 
 PROJECT = Path(__file__).parent.parent
 BTOR = [sys.executable, "-m", "btor"]
+# Where the system can, a child ends with the tool that started it, however that ended.
+DIES_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
 
 
 class ProcessFailedError(Exception):
@@ -69,7 +72,7 @@ class Process:
         self._offset = 0
         with self.stdout_path.open("wb") as out, self.stderr_path.open("wb") as err:
             self.popen = subprocess.Popen(
-                self.command,
+                [*DIES_WITH_PARENT, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
