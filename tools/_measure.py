@@ -52,6 +52,18 @@ def resident(pid: int) -> int:
         return 0
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process and its descendants have used so far, those included that it has waited for."""
+    ticks = 0
+    for member in tree_of(pid):
+        try:
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class PeakMemory(threading.Thread):
     """Samples a process tree until told to stop."""
 

@@ -1,7 +1,8 @@
-"""btor beside libtorrent: one downloads from a libtorrent seeder, or seeds to a libtorrent leecher, then the other.
+"""btor beside libtorrent: one downloads from a libtorrent seeder, then the other; each seeds to a libtorrent leecher.
 
-The two alternate in one run, so that a busy machine slows both. What is measured is the whole process tree, imports
-included; every download is compared with the content by SHA-256. Prints medians and btor's share of libtorrent's.
+The two alternate in one run, so that a busy machine slows both. What is measured is the whole process tree. A download
+counts from the start of the command to its end, imports included, and is compared with the content by SHA-256. A seeder
+counts from when it is ready. Prints medians and btor's share of libtorrent's; the bounds are on the download.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools import _btor, _payload
-from tools._measure import Usage, measure
+from tools._measure import PeakMemory, Usage, cpu_seconds, measure
 from tools._processes import Process, ProcessFailedError
 
 MIB = 1024 * 1024
@@ -79,6 +80,32 @@ def bench_download(place: Place, rounds: int) -> dict[str, list[Usage]]:
     return results
 
 
+def seed_once(place: Place, name: str, seeder: Process, port: int) -> Usage:
+    """One libtorrent leecher gets everything from a seeder that is ready: what that cost the seeder."""
+    folder = place.empty("leecher")
+    memory = PeakMemory(seeder.pid)
+    memory.start()
+    before = cpu_seconds(seeder.pid)
+    command = [*PEER, "get", str(place.torrent), str(folder), "--peer", f"127.0.0.1:{port}"]
+    with Process(command, place.root / f"{name}-leecher") as leecher:
+        seconds = leecher.wait_event("complete", place.timeout)["seconds"]
+        usage = Usage(seconds, cpu_seconds(seeder.pid) - before, memory.stop(), 0)
+    return verified(place, folder, usage)
+
+
+def bench_seed(place: Place, rounds: int) -> dict[str, list[Usage]]:
+    results: dict[str, list[Usage]] = {"libtorrent": [], "btor": []}
+    for number in range(rounds):
+        with Process([*PEER, "seed", str(place.torrent), str(place.content)], place.root / "seeder") as process:
+            port = process.wait_event("listening")["port"]
+            results["libtorrent"].append(seed_once(place, "libtorrent", process, port))
+        with _btor.seed(place.torrent, place.content, place.empty("btor-log") / "btor") as seeder:
+            results["btor"].append(seed_once(place, "btor", seeder.process, seeder.port))
+        for name, usages in results.items():
+            print(f"  round {number + 1}, {name}: {line(usages[-1])}", flush=True)
+    return results
+
+
 def line(usage: Usage) -> str:
     return f"{usage.wall:.2f} s, {usage.cpu:.2f} CPU s, {usage.peak_rss / MIB:.0f} MiB"
 
@@ -90,6 +117,17 @@ def median(usages: list[Usage]) -> Usage:
         max(usage.peak_rss for usage in usages),
         0,
     )
+
+
+def compare(what: str, results: dict[str, list[Usage]]) -> tuple[float, float, float]:
+    """Print the medians; btor's share of libtorrent's wall and CPU time, and its own peak memory in MiB."""
+    medians = {name: median(usages) for name, usages in results.items()}
+    for name, usage in medians.items():
+        print(f"{what:8} {name:10} {line(usage)}")
+    ours, theirs = medians["btor"], medians["libtorrent"]
+    shares = ours.wall / theirs.wall, ours.cpu / theirs.cpu, ours.peak_rss / MIB
+    print(f"{what:8} btor / libtorrent: wall {shares[0]:.2f}, CPU {shares[1]:.2f}")
+    return shares
 
 
 def main() -> int:
@@ -106,14 +144,13 @@ def main() -> int:
     try:
         place = prepare(root, arguments.size * MIB, arguments.piece_length * 1024)
         print(f"download of {arguments.size} MiB in pieces of {arguments.piece_length} KiB into {arguments.where}")
-        results = {name: median(usages) for name, usages in bench_download(place, arguments.rounds).items()}
+        downloads = bench_download(place, arguments.rounds)
+        print("the same from each as the seeder, to a libtorrent leecher")
+        seeds = bench_seed(place, arguments.rounds)
     finally:
         shutil.rmtree(root)
-    ours, theirs = results["btor"], results["libtorrent"]
-    for name, usage in results.items():
-        print(f"{name:11} {line(usage)}")
-    wall, cpu, memory = ours.wall / theirs.wall, ours.cpu / theirs.cpu, ours.peak_rss / MIB
-    print(f"btor / libtorrent: wall {wall:.2f}, CPU {cpu:.2f}; btor's peak memory {memory:.0f} MiB")
+    wall, cpu, memory = compare("download", downloads)
+    compare("seed", seeds)
     good = wall <= arguments.max_wall and cpu <= arguments.max_cpu and memory <= arguments.max_memory
     print("within bounds" if good else "OUT OF BOUNDS")
     return 0 if good else 1
