@@ -49,7 +49,6 @@ class Peer:
         self.key = session.next_key()
         self.scope = trio.CancelScope()
         self.close_reason = ""
-        self.given_way = False  # to another connection with the same peer
         self.gulp_round = -1
         self._gulp_limit = limits.GULP_MIN
         now = trio.current_time()
@@ -190,8 +189,7 @@ class Peer:
             self.on_stray(1)
 
     def _on_bitfield(self, data: bytes) -> None:
-        if self.received_total or self.sent_total:
-            raise PeerError("bitfield after data")
+        # aria2 sends another one at any time, in place of many haves
         try:
             bits = Bitfield.from_wire(data, self.transfer.geometry.piece_count)
         except ValueError as error:
