@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class OpenTracker:
 
 
 @contextmanager
-def opentracker(info_hashes: Iterable[bytes]) -> Iterator[OpenTracker]:
+def opentracker(info_hashes: Sequence[bytes]) -> Iterator[OpenTracker]:
     """Run opentracker for the torrents of these v1 info-hashes; a skip of the test where it is not installed.
 
     Debian builds it with a whitelist: it serves no other torrent. Started by root it changes its root folder to the one
@@ -55,7 +56,19 @@ def opentracker(info_hashes: Iterable[bytes]) -> Iterator[OpenTracker]:
             wait_until("opentracker listening", lambda: _accepts(port) or not process.running, START)
             if not process.running:
                 pytest.fail(f"opentracker did not start\n{process.tail()}")
+            # the list is read by a thread of its own, which may come after the first questions
+            wait_until(
+                "opentracker knows its list", lambda: all(_serves(port, wanted) for wanted in info_hashes), START
+            )
             yield OpenTracker(process, port)
+
+
+def _serves(port: int, info_hash: bytes) -> bool:
+    query = "".join(f"%{byte:02x}" for byte in info_hash)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    query += "&peer_id=-XX0000-000000000000&port=1&uploaded=0&downloaded=0&left=0&event=stopped"
+    with opener.open(f"http://127.0.0.1:{port}/announce?info_hash={query}", timeout=START) as reply:
+        return b"not authorized" not in reply.read()
 
 
 def _accepts(port: int) -> bool:
