@@ -33,6 +33,7 @@ from tests.storage.torrents import File, random_bytes, stream, torrent
 
 E = TypeVar("E", bound=Event)
 
+AT_ONCE = 5.0  # s
 REAL_LIMIT = 20.0  # s that a test on loopback may take
 
 
@@ -291,6 +292,12 @@ async def hear_requests(peer: ScriptedPeer, count: int) -> list[tuple[int, int, 
 async def hear_interest(peer: ScriptedPeer) -> None:
     """Listen until they say that they are interested."""
     await peer.wait_for(INTERESTED)
+
+
+async def closes_at_once(peer: ScriptedPeer) -> None:
+    """Listen until the other side closes, which it must do now: much later it closes every silent connection."""
+    with trio.fail_after(AT_ONCE):
+        await peer.wait_closed()
 
 
 def scenario(

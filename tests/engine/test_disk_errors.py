@@ -17,7 +17,17 @@ from btor.errors import StorageError
 from btor.limits import BLOCK, CHECKPOINT_PERIOD, DISK_QUEUE_HIGH, FREE_SPACE_PROBE, MIB
 from btor.storage import system
 from btor.storage.files import Content
-from tests.engine.support import Lab, hear_interest, hear_requests, next_event, said, sample, scenario, until
+from tests.engine.support import (
+    Lab,
+    closes_at_once,
+    hear_interest,
+    hear_requests,
+    next_event,
+    said,
+    sample,
+    scenario,
+    until,
+)
 from tests.simulated.scripted_peer import CANCEL, UNCHOKE
 
 CONTENT = sample(40 * 2 * BLOCK)
@@ -216,7 +226,8 @@ async def test_a_full_disk_is_said_once(lab: Lab, faults: Faults, monkeypatch: p
 
 @scenario()
 async def test_a_full_disk_takes_its_requests_back(lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Content, "free_space", lambda _self: 0)
+    free = 0
+    monkeypatch.setattr(Content, "free_space", lambda _self: free)
     faults.write = always(errno.ENOSPC)
     leecher = await lab.leech(CONTENT, add={"wait_for_space": True})
     peer = await lab.join(leecher, has=range(CONTENT.pieces))
@@ -229,6 +240,12 @@ async def test_a_full_disk_takes_its_requests_back(lab: Lab, faults: Faults, mon
         await peer.wait_closed()
     asked = [struct.unpack(">III", payload) for payload in said(peer, 6)]
     assert {struct.unpack(">III", payload) for payload in said(peer, CANCEL)} == set(asked[1:])
+    # and when there is room, all of it is asked again
+    faults.write = lambda _path, _offset: 0
+    free = len(CONTENT.content)
+    lab.nursery.start_soon(peer.serve, CONTENT.content, CONTENT.metainfo.geometry.piece_length)
+    await leecher.wait_complete()
+    assert CONTENT.is_at(leecher.keeper.content.top)
 
 
 @scenario()
@@ -289,7 +306,7 @@ async def test_the_content_of_a_seed_vanishes(lab: Lab) -> None:
     await peer.send(2)
     await peer.wait_for(UNCHOKE)
     await peer.request(0, 0)
-    await peer.wait_closed()
+    await closes_at_once(peer)
     await until(lambda: seeder.error is not None)
     error = seeder.error
     assert isinstance(error, StorageError)
@@ -306,7 +323,7 @@ async def test_the_content_of_a_seed_shrinks(lab: Lab) -> None:
     await peer.request(0, 0)
     await peer.wait_for(7)
     await peer.request(2, BLOCK)
-    await peer.wait_closed()
+    await closes_at_once(peer)
     await until(lambda: seeder.error is not None)
     assert isinstance(seeder.error, StorageError)
     assert seeder.error.reason == "shorter than the torrent says"

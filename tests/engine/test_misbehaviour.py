@@ -26,6 +26,7 @@ from btor.limits import (
 from tests.engine.support import (
     Lab,
     Sample,
+    closes_at_once,
     hear_interest,
     hear_requests,
     message,
@@ -95,7 +96,7 @@ async def test_another_torrent_in_the_answer(lab: Lab) -> None:
     caller = await lab.listen()
     leecher = await lab.leech(CONTENT, caller.address)
     peer = await caller.accept(sample(seed=2))
-    await peer.wait_closed()
+    await closes_at_once(peer)
     assert leecher.status().peers == 0
     await finishes(lab, leecher)
 
@@ -105,7 +106,7 @@ async def test_our_own_peer_id(lab: Lab) -> None:
     caller = await lab.listen()
     leecher = await lab.leech(CONTENT, caller.address)
     peer = await caller.accept(CONTENT, peer_id=leecher.session.peer_id)
-    await peer.wait_closed()
+    await closes_at_once(peer)
     await trio.sleep(600)  # and it never comes back
     assert lab.dialled(leecher.session.network) == [caller.address]
 
@@ -126,7 +127,7 @@ async def test_a_second_connection_with_the_same_peer_id(lab: Lab) -> None:
     older = await lab.join(seeder, peer_id=b"the same peer id ...")
     await older.receive()
     newer = await lab.join(seeder, peer_id=b"the same peer id ...")
-    await newer.wait_closed()
+    await closes_at_once(newer)
     assert newer.heard == []
     await older.send(INTERESTED)
     await older.wait_for(UNCHOKE)
@@ -139,7 +140,7 @@ async def test_one_connection_for_each_address(lab: Lab) -> None:
     older = await lab.join(seeder, host)
     await older.receive()
     newer = await lab.join(seeder, host)
-    await newer.wait_closed()
+    await closes_at_once(newer)
     await older.send(INTERESTED)
     await older.wait_for(UNCHOKE)
 
@@ -178,7 +179,7 @@ async def test_ends_the_connection(lab: Lab, bad: bytes) -> None:
     leecher = await lab.leech(CONTENT)
     peer = await lab.join(leecher)
     await peer.raw(bad)
-    await peer.wait_closed()
+    await closes_at_once(peer)
     assert leecher.error is None
     await finishes(lab, leecher)
 
@@ -255,7 +256,7 @@ async def test_what_came_before_the_breach_is_on_disk(lab: Lab) -> None:
     good = piece_message(piece, begin, content.block(piece, begin // BLOCK))
     # in one go with the block something that only the peer, not the decoder, objects to: a spare bit
     await peer.raw(good + message(BITFIELD, b"\x01"))
-    await peer.wait_closed()
+    await closes_at_once(peer)
     other = await lab.join(leecher)
     await other.send(EXTENDED, bytes(2 * BLOCK))
     await finishes(lab, leecher, content)
@@ -276,7 +277,7 @@ async def test_the_second_stray_block_ends_the_connection(lab: Lab) -> None:
     assert asked
     assert leecher.status().have_pieces == 0
     await peer.block(3, 1, CONTENT.block(3, 0))
-    await peer.wait_closed()
+    await closes_at_once(peer)
     await finishes(lab, leecher)
 
 
@@ -292,7 +293,7 @@ async def test_stray_shapes(lab: Lab, piece: int, begin: int, length: int) -> No
     await hear_requests(peer, 2)
     for _ in range(2):
         await peer.block(piece, begin, bytes(length))
-    await peer.wait_closed()
+    await closes_at_once(peer)
     await finishes(lab, leecher)
 
 
@@ -345,7 +346,7 @@ async def test_bad_requests(lab: Lab, request_: tuple[int, int, int]) -> None:
     assert payload[8:] == CONTENT.block(1, 0)
     assert len(said(peer, PIECE)) == 1
     await peer.raw(bad)
-    await peer.wait_closed()
+    await closes_at_once(peer)
 
 
 @scenario()
@@ -392,7 +393,7 @@ async def test_requests_of_one_that_was_never_unchoked(lab: Lab) -> None:
     await trio.sleep(1)
     assert seeder.status().peers == 3
     await peer.request(0, 0)
-    await peer.wait_closed()
+    await closes_at_once(peer)
     assert said(peer, PIECE) == []
     assert said(peer, UNCHOKE) == []
 
@@ -414,7 +415,7 @@ async def test_requests_after_a_choke(lab: Lab) -> None:
     await trio.sleep(1)
     assert seeder.status().peers == 1
     await peer.request(0, 0)
-    await peer.wait_closed()
+    await closes_at_once(peer)
     assert said(peer, PIECE) == []
 
 
@@ -442,7 +443,7 @@ async def test_interest_that_flips(lab: Lab) -> None:
     await trio.sleep(0.5)
     assert seeder.status().peers == 1
     await peer.raw((message(NOT_INTERESTED) + message(INTERESTED)) * (INTEREST_FLIPS // 2 + 1))
-    await peer.wait_closed()
+    await closes_at_once(peer)
 
 
 @scenario()
@@ -460,11 +461,14 @@ async def test_as_many_requests_as_are_accepted(lab: Lab) -> None:
 
 
 @scenario()
-async def test_one_request_too_many(lab: Lab) -> None:
-    seeder = await lab.seed(CONTENT)
+@pytest.mark.parametrize(("more", "peers"), [(0, 1), (50, 0)])
+async def test_one_request_too_many(lab: Lab, more: int, peers: int) -> None:
+    lab.world.send_buffer = 2_000  # so that hardly anything is answered meanwhile
+    seeder = await lab.seed(CONTENT, lab.host(up=100))
     peer = await unchoked(lab, seeder)
-    await peer.raw(different_requests(REQUESTS_UNANSWERED + 1))
-    await peer.wait_closed()
+    await peer.raw(different_requests(REQUESTS_UNANSWERED + more))
+    await trio.sleep(5)
+    assert seeder.status().peers == peers
 
 
 @scenario()

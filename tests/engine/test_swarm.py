@@ -16,6 +16,7 @@ from btor.limits import BLOCK, REQUEST_TIMEOUT_MAX, SNUB_AFTER
 from tests.engine.support import (
     Lab,
     Sample,
+    closes_at_once,
     hear_interest,
     hear_requests,
     next_event,
@@ -528,7 +529,7 @@ async def test_a_bug_in_one_peer_stops_nobody_else(lab: Lab, monkeypatch: pytest
 
     monkeypatch.setattr(victim, "_decode", fail)
     await one.keep_alive()
-    await one.wait_closed()
+    await closes_at_once(one)
     assert leecher.session.container.failures == 1
     serve(lab, other)
     await leecher.wait_complete()
