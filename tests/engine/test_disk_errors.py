@@ -16,6 +16,7 @@ from btor.engine.session import Session
 from btor.errors import StorageError
 from btor.limits import BLOCK, CHECKPOINT_PERIOD, DISK_QUEUE_HIGH, FREE_SPACE_PROBE, MIB
 from btor.storage import system
+from btor.storage.checkpoint import Checkpoint
 from btor.storage.files import Content
 from tests.engine.support import (
     Lab,
@@ -171,7 +172,15 @@ async def test_no_record_is_written_for_one_that_has_failed(lab: Lab, faults: Fa
     """Its place is free for others: what is known of it here is not to be believed any more."""
     state = lab.place()
     session = await lab.session(state_dir=state)
-    await both(lab, session, faults, lambda path, offset: errno.EIO if "content" in path and offset > 9 * BLOCK else 0)
+    written: list[int] = []
+
+    def after_some(path: str, offset: int) -> int:
+        if path.endswith("/content"):
+            written.append(offset)
+        return errno.EIO if path.endswith("/content") and len(written) > 20 else 0
+
+    await both(lab, session, faults, after_some)
+    assert session.torrents[CONTENT.metainfo.info_hash].status().have_pieces > 0
     one = CONTENT.metainfo.info_hash.hex()
     records = {path: path.stat().st_mtime_ns for path in (state / "resume").glob(f"{one}*")}
     session.save_soon()
@@ -291,6 +300,27 @@ async def test_pause_and_resume_with_a_full_disk(lab: Lab, faults: Faults, monke
     free = len(CONTENT.content)
     await leecher.wait_complete()
     assert CONTENT.is_at(leecher.keeper.content.top)
+
+
+@scenario()
+async def test_no_room_for_the_record_of_what_is_complete(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for as well, and then it is a seed again."""
+
+    def full(_checkpoint: Checkpoint, _snapshot: object) -> None:
+        raise StorageError("write", "/state/x", "No space left on device", errno.ENOSPC)
+
+    free = 0
+    monkeypatch.setattr(Content, "free_space", lambda _self: free)
+    seeder = await lab.seed(CONTENT)
+    leecher = await lab.leech(CONTENT, seeder, add={"wait_for_space": True}, state_dir=lab.place())
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", full)
+        await leecher.wait_complete()
+        await next_event(leecher, DiskFull)
+        assert leecher.status().state == "disk_full"
+    free = MIB
+    await trio.sleep(FREE_SPACE_PROBE + 2)
+    assert leecher.status().state == "seeding"
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
