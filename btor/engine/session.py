@@ -215,10 +215,15 @@ class Session:
             loopback_is_public=self.settings.loopback_is_public,
             container=self.container,
         )
-        await outer.start(hub.run)
-        await outer.start(self.announcer.run)
-        outer.start_soon(self._save_for_ever)
-        self._listeners = listeners
+        try:
+            await outer.start(hub.run)
+            await outer.start(self.announcer.run)
+            outer.start_soon(self._save_for_ever)
+            self._listeners = listeners
+        finally:
+            if not self._listeners:  # it did not come to that, so nobody else closes them
+                for opened in (*listeners, *sockets):
+                    opened.close()
 
     def start_inner(self, inner: trio.Nursery) -> None:
         """Start what stops first."""

@@ -217,6 +217,33 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     on_loopback(main)
 
 
+@pytest.mark.parametrize("at", range(12))
+def test_cut_off_while_it_starts(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the start is cancelled: nothing stays open."""
+    before = set(os.listdir("/proc/self/fd"))
+    steps = 0
+    checkpoint = trio.lowlevel.checkpoint
+
+    async def main() -> None:
+        nonlocal steps
+        with trio.CancelScope() as scope:
+
+            class Cut(trio.abc.Instrument):
+                def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+                    nonlocal steps
+                    steps += 1
+                    if steps == at:
+                        scope.cancel()
+
+            trio.lowlevel.add_instrument(Cut())
+            async with open_session(real_settings()):
+                await checkpoint()
+        gc.collect()
+
+    on_loopback(main)
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
 # --- adding ----------------------------------------------------------------------------------------------------------
 
 
