@@ -222,8 +222,10 @@ class Session:
             self._listeners = listeners
         finally:
             if not self._listeners:  # it did not come to that, so nobody else closes them
-                for opened in (*listeners, *sockets):
-                    opened.close()
+                for listener in listeners:
+                    listener.close()
+                for socket in sockets:
+                    socket.close()
 
     def start_inner(self, inner: trio.Nursery) -> None:
         """Start what stops first."""
