@@ -120,11 +120,12 @@ async def test_pause_and_resume(lab: Lab) -> None:
     leecher = await lab.leech(content, seeder)
     await next_event(leecher, Progress, lambda event: event.have_pieces > 10)
     await leecher.pause()
-    await trio.sleep(1)
     status = leecher.status()
     assert status.state == "paused"
     assert status.peers == 0
+    await trio.sleep(1)
     assert seeder.status().peers == 0
+    assert leecher.status().downloaded == status.downloaded
     await trio.sleep(60)
     assert leecher.status().downloaded == status.downloaded
     await leecher.resume()
