@@ -68,6 +68,8 @@ class Torrent:
         self._ended = trio.Event()
         self._resumed = trio.Event()
         self._resumed.set()
+        self._away = trio.Event()  # not in the swarm
+        self._away.set()
         self._removed = False
         self._active = trio.CancelScope()
         self._life = trio.CancelScope()
@@ -104,6 +106,7 @@ class Torrent:
         if not self.is_paused:
             self._resumed = trio.Event()
             self._active.cancel()
+            await self._away.wait()
             if self.transfer is not None:
                 await self.transfer.disk.drain()
                 await self.save()
@@ -204,12 +207,14 @@ class Torrent:
         assert self.transfer is not None
         while True:
             await self._resumed.wait()
+            self._away = trio.Event()
             with trio.CancelScope() as self._active:
                 self.session.announcer.add(self)
                 try:
                     await self.transfer.run()
                 finally:
                     self.session.announcer.remove(self)
+                    self._away.set()
 
     async def _name_peers(self, peers: Sequence[Address]) -> None:
         """The peers that the user named."""
