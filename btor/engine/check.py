@@ -38,7 +38,10 @@ class Recheck:
             worker = Worker()
             for job in jobs:
                 self._on_result(
-                    job.job, await trio.to_thread.run_sync(hash_inline, job, worker, limiter=self._disk.threads)
+                    job.job,
+                    await trio.to_thread.run_sync(
+                        hash_inline, job, worker, limiter=self._disk.threads, abandon_on_cancel=True
+                    ),
                 )
             return
         children = processors()

@@ -108,7 +108,8 @@ class TorrentDisk:
     """The disk work of one torrent.
 
     On the loop, ``on_hashed(piece, matches)`` is told of every finished piece, ``on_void(piece)`` of one that cannot be
-    believed because a part of it could not be written, and ``on_error`` of each StorageError.
+    believed because a part of it could not be written, and ``on_error`` of each StorageError. ``in_background(child,
+    *args)`` runs a write that nobody can stop: who waits for it may go, and the end of the session abandons it.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class TorrentDisk:
         on_hashed: Callable[[int, bool], None],
         on_void: Callable[[int], None],
         on_error: Callable[[StorageError], None],
+        in_background: Callable[..., None],
     ) -> None:
         self.content = content
         self._disk = disk
@@ -138,6 +140,7 @@ class TorrentDisk:
         self._on_void = on_void
         self._void: set[int] = set()  # open pieces of which something could not be written
         self._on_error = on_error
+        self._in_background = in_background
         # the run of content that grows during one gulp
         self._offset = self._end = -1
         self._views: list[memoryview] = []
@@ -149,6 +152,7 @@ class TorrentDisk:
         self._writes_done = 0
         self._work = trio.Event()
         self._writing = trio.Lock()
+        self._in_hand: trio.Event | None = None  # the first of the queue is being written: set when it is
 
     # ------------------------------------------------------------------------------------------ receiving
 
@@ -207,6 +211,10 @@ class TorrentDisk:
                 self._on_write_error(error, self._offset, length)
         self._end = -1
 
+    def _write_in_thread(self, offset: int, data: bytes) -> None:
+        with self.content.users:
+            self._write_now(offset, [memoryview(data)], len(data))
+
     def _write_now(self, offset: int, views: Sequence[memoryview], length: int) -> None:
         sleeps = system.voluntary_switches()
         started = time.perf_counter()
@@ -215,10 +223,13 @@ class TorrentDisk:
         self._device.on_write(length, took, started, slept=system.voluntary_switches() != sleeps or sleeps < 0)
 
     def _on_write_error(self, error: StorageError, offset: int, length: int) -> None:
+        self._distrust(offset, length)
+        self._on_error(error)
+
+    def _distrust(self, offset: int, length: int) -> None:
         """Whatever the hash of these pieces will say, the disk does not hold them."""
         piece_length = self._geometry.piece_length
         self._void.update(range(offset // piece_length, (offset + length - 1) // piece_length + 1))
-        self._on_error(error)
 
     async def room_to_write(self) -> None:
         """Wait while too much waits for the disk."""
@@ -239,23 +250,38 @@ class TorrentDisk:
             await self._write_next()
 
     def abandon(self) -> None:
-        """The torrent has failed: what waits is not written, and its place in the session's queue is free."""
-        while len(self._queue) > self._writing.locked():  # the first one is being written
+        """The torrent has ended: what waits is not written, and what it has of the session's bounds is free."""
+        while len(self._queue) > (self._in_hand is not None):  # the first one is being written
             self._disk.on_queued(-len(self._queue.pop()[1]))
+        self._open.clear()
 
     async def _write_next(self) -> None:
         async with self._writing:
             if not self._queue:
                 return
-            offset, data = self._queue[0]
-            write = partial(self._write_now, offset, [memoryview(data)], len(data))
-            try:
-                await trio.to_thread.run_sync(write, limiter=self._disk.threads)
-            except StorageError as error:
-                self._on_write_error(error, offset, len(data))
+            if self._in_hand is None:
+                self._in_hand = trio.Event()
+                self._in_background(self._write_first, self._in_hand)
+            await self._in_hand.wait()
+
+    async def _write_first(self, ended: trio.Event) -> None:
+        offset, data = self._queue[0]
+        written = False
+        try:
+            await trio.to_thread.run_sync(
+                self._write_in_thread, offset, data, limiter=self._disk.threads, abandon_on_cancel=True
+            )
+            written = True
+        except StorageError as error:
+            self._on_error(error)
+        finally:
+            if not written:
+                self._distrust(offset, len(data))
             self._queue.popleft()
             self._writes_done += 1
             self._disk.on_queued(-len(data))
+            self._in_hand = None
+            ended.set()
         while self._waiting_finished and self._waiting_finished[0][0] <= self._writes_done:
             self._verify(self._waiting_finished.popleft()[1])
 
@@ -284,7 +310,9 @@ class TorrentDisk:
 
     async def block_digests(self, piece: int) -> list[bytes]:
         """SHA-1 of each block of ``piece`` as it is on disk. StorageError."""
-        return await trio.to_thread.run_sync(self._block_digests, piece, limiter=self._disk.threads)
+        return await trio.to_thread.run_sync(
+            self._block_digests, piece, limiter=self._disk.threads, abandon_on_cancel=True
+        )
 
     def _block_digests(self, piece: int) -> list[bytes]:
         digests = []
@@ -299,7 +327,7 @@ class TorrentDisk:
 
     async def warm(self, requests: Iterable[Request]) -> None:
         """Read blocks in a thread so that they are in the page cache. StorageError."""
-        await trio.to_thread.run_sync(self._warm, list(requests), limiter=self._disk.threads)
+        await trio.to_thread.run_sync(self._warm, list(requests), limiter=self._disk.threads, abandon_on_cancel=True)
 
     def _warm(self, requests: list[Request]) -> None:
         for piece, begin, length in requests:

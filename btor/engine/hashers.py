@@ -73,7 +73,9 @@ class Hashers:
             min(ready, key=lambda child: len(child.sent)).send(job)
 
     async def _in_thread(self, job: Job) -> None:
-        result = await trio.to_thread.run_sync(hash_inline, job, Worker(), limiter=self._threads)
+        result = await trio.to_thread.run_sync(
+            hash_inline, job, Worker(), limiter=self._threads, abandon_on_cancel=True
+        )
         self._answer(result)
 
     def _answer(self, result: HashResult) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, TypeVarTuple
 
 import trio
 
@@ -14,10 +15,10 @@ from btor.engine.check import Recheck
 from btor.errors import IncompleteError, StorageError
 from btor.limits import MIB
 from btor.metainfo.bitfield import Bitfield
-from btor.storage.checkpoint import Checkpoint
+from btor.storage.checkpoint import Checkpoint, Snapshot
 from btor.storage.files import Content, locate
-from btor.storage.resume import ResumeRecord, load
-from btor.storage.state import DestinationLock
+from btor.storage.resume import ResumeRecord, clean, load
+from btor.storage.state import DestinationLock, StateError
 from btor.storage.survey import Survey, refuse, survey
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 SMALL_SYNC = 16 * MIB  # verified bytes that a sync at the end may make durable: nobody notices that wait
 RESUME_SPACE = 64 * MIB  # free bytes that end the waiting of a full disk
+
+Args = TypeVarTuple("Args")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class Keeper:
         self._lock: DestinationLock | None = None
         self._checkpoint: Checkpoint | None = None
         self._saving = trio.Lock()
+        self._closed = False
         self._hashing: Recheck | None = None
         self._past = (0, 0)  # uploaded and downloaded in earlier runs
         self._saved_bytes = 0  # verified when the record was last written
@@ -63,7 +68,7 @@ class Keeper:
 
     async def open(self) -> None:
         """Lock the place and find out what is there. StorageError, IncompleteError."""
-        top = await trio.to_thread.run_sync(self._find_top)
+        top = await _in_thread(self._find_top)
         self.content = Content(
             self._metainfo,
             top,
@@ -71,8 +76,8 @@ class Keeper:
             writable=not self.seed_only,
             follow_links=self.seed_only,
         )
-        record = await trio.to_thread.run_sync(self._lock_and_load, top)
-        found = await trio.to_thread.run_sync(partial(survey, self.content, record, recheck=self._options.recheck))
+        record = await _in_thread(self._lock_and_load, top)
+        found = await _in_thread(partial(survey, self.content, record, recheck=self._options.recheck))
         protect = not (self.seed_only or self._options.overwrite)
         if protect:
             refuse(self.content, found, None)
@@ -90,7 +95,7 @@ class Keeper:
             raise IncompleteError(
                 f"{top}: {missing} of {self.have.size} pieces are missing or bad (--partial seeds what is there)"
             )
-        await trio.to_thread.run_sync(self._begin, found)
+        await _in_thread(self._begin, found)
 
     def _find_top(self) -> Path:
         if self.seed_only:
@@ -102,21 +107,33 @@ class Keeper:
         """The resume record, if there is one that may be believed. StorageError: somebody else holds the place."""
         if self._state_dir is None:
             return None
-        try:
-            record = load(self._state_dir, self._metainfo.info_hash, top)
-        except StorageError as error:
-            if self._session.settings.state_dir_required:
-                raise
-            self.warnings.append(f"no resume record can be kept: {error}")
-            self._state_dir = None
-            return None
-        if not self.seed_only:
-            self._lock = DestinationLock(self._state_dir, self._metainfo.info_hash, top)
+        info_hash = self._metainfo.info_hash
+        record = None
+        with self.content.users:
+            try:
+                if not self.seed_only:  # first the lock: a record is only as good as nobody else is at work on it
+                    self._lock = DestinationLock(self._state_dir, info_hash, top)
+                    clean(self._state_dir, info_hash, top)
+                record = load(self._state_dir, info_hash, top)
+            except StateError as error:
+                self._give_records_up(error)
         if record is not None:
             self._past = (record.uploaded, record.downloaded)
         return record
 
+    def _give_records_up(self, error: StateError) -> None:
+        """Go on without, after a warning, unless records were asked for; then it is the torrent's end."""
+        if self._session.settings.state_dir_required:
+            raise error
+        self.warnings.append(f"no resume record can be kept: {error}")
+        self._state_dir = None
+        self._checkpoint = None
+
     def _begin(self, found: Survey) -> None:
+        with self.content.users:
+            self._prepare(found)
+
+    def _prepare(self, found: Survey) -> None:
         folder = self.content.top.parent
         while not folder.exists():
             folder = folder.parent
@@ -132,20 +149,26 @@ class Keeper:
             if needed > free:
                 self.warnings.append(f"{needed} bytes are needed and {free} are free: the disk will be full")
             if self._checkpoint is not None:
-                self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
+                try:
+                    self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
+                except StateError as error:
+                    self._give_records_up(error)
         self.content.prepare(shorten=self._options.overwrite)
 
     async def save(self, transfer: Transfer | None, *, final: bool = False, durable: bool = False) -> None:
         """Write the record: first what it names is made durable. StorageError.
 
+        Not to be cancelled but by the end of the session: a second one would meet the thread of the first. A record
+        that cannot be written is given up with one more of ``warnings``.
+
         ``final``: nothing is written after. ``durable``: sync the content even where no record is kept.
         """
         async with self._saving:
-            if transfer is None:
+            if transfer is None or self._closed:
                 return
             if self._checkpoint is None:
                 if durable:
-                    await trio.to_thread.run_sync(self._sync, abandon_on_cancel=True)
+                    await _in_thread(self._sync)
                 return
             snapshot = self._checkpoint.snapshot(
                 transfer.have,
@@ -153,15 +176,22 @@ class Keeper:
                 uploaded=self._past[0] + transfer.uploaded,
                 downloaded=self._past[1] + transfer.downloaded,
             )
-            # a sync can take as long as the disk likes: the end of a session does not wait for it, and the record
-            # is written only after it
             done = transfer.done_bytes
-            await trio.to_thread.run_sync(self._checkpoint.save, snapshot, abandon_on_cancel=True)
-            self._saved_bytes = done
+            try:
+                await _in_thread(self._write_record, self._checkpoint, snapshot)
+            except StateError as error:
+                self._give_records_up(error)
+            else:
+                self._saved_bytes = done
+
+    def _write_record(self, checkpoint: Checkpoint, snapshot: Snapshot) -> None:
+        with self.content.users:
+            checkpoint.save(snapshot)
 
     def _sync(self) -> None:
-        self.content.sync(self.content.take_dirty())
-        self.content.sync_folders()
+        with self.content.users:
+            self.content.sync(self.content.take_dirty())
+            self.content.sync_folders()
 
     def is_nearly_saved(self, transfer: Transfer) -> bool:
         """Whether little would have to be synced to bring the record up to date."""
@@ -176,9 +206,17 @@ class Keeper:
             return False
 
     def close(self) -> None:
-        """Close the files and let go of the place; no record is written any more."""
-        self._checkpoint = None
+        """Close the files and let go of the place, once no thread is at work there; nothing new is saved."""
+        self._closed = True
         if hasattr(self, "content"):
-            self.content.close()
+            self.content.users.when_gone(self._let_go)
+
+    def _let_go(self) -> None:
+        self.content.close()
         if self._lock is not None:
             self._lock.release()
+
+
+async def _in_thread(work: Callable[[*Args], T], *args: *Args) -> T:
+    """A disk can take as long as it likes: the end of a session does not wait for it."""
+    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)

@@ -10,6 +10,7 @@ import trio
 
 from btor import limits
 from btor.engine import report
+from btor.engine.background import see_through
 from btor.engine.disk import NO_SPACE
 from btor.engine.events import (
     Checked,
@@ -29,6 +30,7 @@ from btor.engine.lookup import look_up
 from btor.engine.transfer import Transfer
 from btor.errors import BtorError, NetworkError, StorageError, UsageError
 from btor.metainfo.paths import display
+from btor.storage.state import StateError
 from btor.swarm.tiers import Tiers
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ class Torrent:
     def complete(self) -> bool:
         """Whether everything is there and verified (and durable, if that was asked for)."""
         return self._complete.is_set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has failed or been removed: what still comes of its work changes nothing that is told."""
+        return self.error is not None or self._ended.is_set()
 
     def events(self) -> Subscription:
         """What happens, beginning with a snapshot; ends when the torrent does."""
@@ -244,12 +251,21 @@ class Torrent:
 
     async def save(self, *, final: bool = False, durable: bool = False) -> None:
         """Make the resume record say what is durable; errors are the torrent's. The options are those of the keeper."""
+        await see_through(self.session.in_background, self._save, final, durable)
+
+    async def _save(self, final: bool, durable: bool) -> None:
         self.unsaved = False
+        told = len(self.keeper.warnings)
         try:
             await self.keeper.save(self.transfer, final=final, durable=durable)
         except StorageError as error:
             self.unsaved = True
-            self.on_storage_error(error)
+            if isinstance(error, StateError) and not self.ended:
+                self._end_with(error)  # waiting for space for the content would not help
+            else:
+                self.on_storage_error(error)
+        for message in self.keeper.warnings[told:]:
+            self.publish(Warned, message=message)
 
     async def close(self) -> None:
         """The last of it, after the exchange has ended: writes, record, descriptors, lock.
@@ -258,11 +274,15 @@ class Torrent:
         hashed again by the next run.
         """
         transfer = self.transfer
-        if transfer is not None and self.error is None:
-            await transfer.disk.drain()
-            if not transfer.complete or self.keeper.is_nearly_saved(transfer):
-                await self.save(final=True)
-        self.keeper.close()
+        try:
+            if transfer is not None and self.error is None:
+                await transfer.disk.drain()
+                if not transfer.complete or self.keeper.is_nearly_saved(transfer):
+                    await self.save(final=True)
+        finally:
+            if transfer is not None:
+                transfer.disk.abandon()
+            self.keeper.close()
 
     # ------------------------------------------------------------------------------------------ what happens
 
@@ -272,7 +292,7 @@ class Torrent:
         self.session.save_soon()
 
     def on_complete(self) -> None:
-        """The last piece was verified."""
+        """The last piece was verified, before the torrent ended."""
         self._state = "seeding"
         self.session.announcer.completed(self)
         self.session.in_background(self._settle_complete)
@@ -283,8 +303,8 @@ class Torrent:
         assert transfer is not None
         if self.options.sync and not self.keeper.seed_only:
             await self.save(durable=True)
-            if self.error is not None:
-                return
+        if self.ended:
+            return
         self._completed = Complete(
             time=self.session.wall_clock(),
             info_hash=self.info_hash.hex(),
@@ -300,7 +320,8 @@ class Torrent:
 
     def on_storage_error(self, error: StorageError) -> None:
         """The disk failed: the torrent ends, or waits for space if that was asked for."""
-        if self.error is not None:
+        if self.ended:
+            _log.warning("%s", error)
             return
         transfer = self.transfer
         if transfer is not None and self.options.wait_for_space and error.errno in NO_SPACE:
@@ -309,6 +330,9 @@ class Torrent:
         if error.errno in NO_SPACE:
             needed = self.metainfo.geometry.total_length - (0 if transfer is None else transfer.done_bytes)
             self.publish(DiskFull, path=error.path, needed_bytes=needed)
+        self._end_with(error)
+
+    def _end_with(self, error: StorageError) -> None:
         self._fail(error)
         self._life.cancel()
 

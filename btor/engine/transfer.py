@@ -69,6 +69,7 @@ class Transfer:
             on_hashed=self.on_hashed,
             on_void=self.on_void,
             on_error=torrent.on_storage_error,
+            in_background=session.in_background,
         )
         self.peers: dict[int, Peer] = {}
         self.dialling = 0
@@ -281,6 +282,11 @@ class Transfer:
 
     def on_hashed(self, piece: int, matches: bool) -> None:
         """A piece that was received whole has been hashed."""
+        if self.torrent.ended:
+            if matches:  # the last record may know it
+                self.done_bytes += self.geometry.piece_size(piece)
+                self.picker.on_verified(piece)
+            return
         if not matches:
             self.session.in_background(self._on_bad_piece, piece)  # a pause must not make us forget it
             return

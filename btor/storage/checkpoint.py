@@ -51,7 +51,7 @@ class Checkpoint:
         self._owed = _files_with(content, have, trusted)
 
     def begin(self, *, uploaded: int = 0, downloaded: int = 0) -> None:
-        """Blocking; before the first write: a record that says that btor is at work here. StorageError.
+        """Blocking; before the first write: a record that says that btor is at work here. StateError.
 
         Without it the next run, after a kill, would take btor's own files for somebody else's.
         """
@@ -67,7 +67,9 @@ class Checkpoint:
         return Snapshot(have.copy(), frozenset(self._owed), frozenset(self._written), finished, uploaded, downloaded)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Blocking, in any thread: sync, then write the record. StorageError: the record before it stands.
+        """Blocking, in any thread: sync, then write the record.
+
+        StorageError: the content cannot be synced, StateError: the record cannot be written; the one before it stands.
 
         A snapshot that is not saved costs nothing: what it owed, the next one owes.
         """

@@ -21,6 +21,7 @@ from btor.metainfo.torrent_file import FileEntry, Metainfo
 from btor.storage import system
 from btor.storage.hashing import SHORTER, Segment
 from btor.storage.pool import FilePool, OpenFile
+from btor.storage.users import Users
 
 LINK = "a symbolic link is in the way, which btor does not follow here"
 NOT_REGULAR = "is not a regular file"
@@ -53,6 +54,7 @@ class Content:
         self.writable = writable
         self.follow_links = follow_links
         self._top = str(self.top)
+        self.users = Users(str(self.top))  # threads at work on it that somebody may have given up waiting for
         self._pool = pool
         self._open: dict[int, OpenFile] = {}
         # The last of several entries with one offset is the one that holds bytes: those before it are empty.
@@ -288,7 +290,7 @@ class Content:
         return any(os.path.islink(os.path.join(self._top, *parts[:depth])) for depth in range(len(parts) + 1))
 
     def close(self) -> None:
-        """Close the files; one that a thread is using closes when it is done."""
+        """Close the files; one that a call is using closes when it is done."""
         self._pool.close_all(self._open)
 
     # --- what is on disk -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from btor import bencode, limits
 from btor.errors import BencodeError
 from btor.metainfo.bitfield import Bitfield
 from btor.storage.files import FileStat
-from btor.storage.state import file_name, private_folder, read_private, real_top, replace_private
+from btor.storage.state import file_name, private_folder, read_private, real_top, remove_unfinished, replace_private
 
 MAGIC: Final = b"btor resume record 1\n"  # another version reads as damage: that torrent is hashed again
 _SEAL: Final = hashlib.sha256().digest_size
@@ -127,7 +127,7 @@ def decode(data: bytes) -> ResumeRecord | None:
 
 
 def save(state_dir: Path, record: ResumeRecord, *, keep_previous: bool = True) -> None:
-    """Write ``record``, durably, after what it names was made so. StorageError.
+    """Write ``record``, durably, after what it names was made so. StateError.
 
     The one before it is kept as a fallback; not so with ``keep_previous`` False, which is for when a piece that it
     names is no longer believed.
@@ -137,7 +137,7 @@ def save(state_dir: Path, record: ResumeRecord, *, keep_previous: bool = True) -
 
 
 def load(state_dir: Path, info_hash: bytes, top: Path) -> ResumeRecord | None:
-    """The record of a torrent and a destination; None without one that can be believed. StorageError."""
+    """The record of a torrent and a destination; None without one that can be believed. StateError."""
     path = _path(state_dir, info_hash, top)
     for candidate in (path, path + ".old"):
         data = read_private(candidate, limits.RESUME_RECORD_SIZE)
@@ -148,6 +148,11 @@ def load(state_dir: Path, info_hash: bytes, top: Path) -> ResumeRecord | None:
             return record
         log.warning("the resume record %s is damaged and not believed", candidate)
     return None
+
+
+def clean(state_dir: Path, info_hash: bytes, top: Path) -> None:
+    """Remove what a process that was killed left of a record it was writing. StateError."""
+    remove_unfinished(_path(state_dir, info_hash, top))
 
 
 def _path(state_dir: Path, info_hash: bytes, top: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import stat
 from pathlib import Path
@@ -12,7 +13,14 @@ from types import TracebackType
 from btor.errors import StorageError
 from btor.storage import system
 
+_log = logging.getLogger(__name__)
+
+_NEW = ".new-"  # and the number of the process that writes it
 FOLDER = "resume"  # below the state directory, which may be one that a person named and uses for other things too
+
+
+class StateError(StorageError):
+    """The state directory cannot be used. The content is not concerned: one can go on without records."""
 
 
 def real_top(top: Path) -> str:
@@ -27,7 +35,7 @@ def file_name(info_hash: bytes, top: Path) -> str:
 
 
 def private_folder(state_dir: Path) -> str:
-    """The folder of records below ``state_dir``, made if need be (0700). StorageError."""
+    """The folder of records below ``state_dir``, made if need be (0700). StateError."""
     path = os.path.join(os.path.abspath(state_dir), FOLDER)
     try:
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
@@ -36,23 +44,23 @@ def private_folder(state_dir: Path) -> str:
         except FileExistsError:
             found = os.lstat(path)
             if not stat.S_ISDIR(found.st_mode):
-                raise StorageError("open", path, "is not a folder", errno.ENOTDIR) from None
+                raise StateError("open", path, "is not a folder", errno.ENOTDIR) from None
             if stat.S_IMODE(found.st_mode) & 0o077:
                 os.chmod(path, 0o700)
     except OSError as error:
-        raise StorageError.from_os_error("make", path, error) from error
+        raise StateError.from_os_error("make", path, error) from error
     return path
 
 
 def read_private(path: str, size: int) -> bytes | None:
-    """What the file ``path`` holds, its first ``size`` bytes at most; None: it is not there. StorageError."""
+    """What the file ``path`` holds, its first ``size`` bytes at most; None: it is not there. StateError."""
     try:
         with open(path, "rb", opener=_open_private) as file:
             return file.read(size)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError.from_os_error("read", path, error) from error
+        raise StateError.from_os_error("read", path, error) from error
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -62,10 +70,10 @@ def _open_private(path: str, flags: int) -> int:
 def replace_private(path: str, data: bytes, *, previous: str, keep_previous: bool) -> None:
     """Put ``data`` into the file ``path`` (0600) so that at every moment a whole file is there, and durably.
 
-    What was there becomes ``previous``, or with ``keep_previous`` False neither stays. StorageError; then what was
+    What was there becomes ``previous``, or with ``keep_previous`` False neither stays. StateError; then what was
     there is still there.
     """
-    new = f"{path}.new-{os.getpid()}"  # several processes may seed one place
+    new = f"{path}{_NEW}{os.getpid()}"  # several processes may seed one place
     try:
         _write_durably(new, data)
         _remove(previous)
@@ -74,7 +82,19 @@ def replace_private(path: str, data: bytes, *, previous: str, keep_previous: boo
         os.replace(new, path)
         system.sync_folder(os.path.dirname(path))
     except OSError as error:
-        raise StorageError.from_os_error("write", path, error) from error
+        raise StateError.from_os_error("write", path, error) from error
+
+
+def remove_unfinished(path: str) -> None:
+    """Remove what writers of the file ``path`` left who were killed meanwhile. StateError."""
+    folder, name = os.path.split(path)
+    try:
+        for found in os.listdir(folder):
+            writer = found.removeprefix(name + _NEW)
+            if writer != found and writer.isdecimal() and not system.process_lives(int(writer)):
+                _remove(os.path.join(folder, found))
+    except OSError as error:
+        raise StateError.from_os_error("clean", folder, error) from error
 
 
 def _write_durably(path: str, data: bytes) -> None:
@@ -104,7 +124,7 @@ def _remove(path: str) -> None:
 class DestinationLock:
     """Keeps everybody else from the same torrent in the same place. A context manager; ``release`` ends it.
 
-    StorageError when it is held already; the message names the process.
+    StorageError when it is held already; the message names the process. StateError: nobody can hold it here.
     """
 
     def __init__(self, state_dir: Path, info_hash: bytes, top: Path) -> None:
@@ -114,7 +134,7 @@ class DestinationLock:
             while self._fd is None:
                 self._fd = self._try(top)
         except OSError as error:
-            raise StorageError.from_os_error("lock", self._path, error) from error
+            raise StateError.from_os_error("lock", self._path, error) from error
 
     def _try(self, top: Path) -> int | None:
         fd = system.open_file(self._path, os.O_RDWR | os.O_CREAT, follow=False, mode=0o600)
@@ -142,10 +162,14 @@ class DestinationLock:
 
     def release(self) -> None:
         """Let go. Again does nothing."""
-        if self._fd is not None:
+        if self._fd is None:
+            return
+        try:
             _remove(self._path)
-            os.close(self._fd)
-            self._fd = None
+        except OSError as error:  # it is only litter: who wants the lock can have it
+            _log.warning("the lock file %s stays behind: %s", self._path, error)
+        os.close(self._fd)
+        self._fd = None
 
     def __enter__(self) -> DestinationLock:
         return self

@@ -30,6 +30,7 @@ HAS_CACHED_READ = hasattr(os, "RWF_NOWAIT")
 HAS_FOLDER_DESCRIPTORS = os.open in os.supports_dir_fd and os.mkdir in os.supports_dir_fd
 HAS_DATA_RANGES = hasattr(os, "SEEK_DATA")
 HAS_LOCKS = fcntl is not None
+HAS_PROBE_SIGNAL = os.name == "posix"  # elsewhere the signal 0 is not nothing
 HAS_DESCRIPTOR_LIMIT = resource is not None
 HAS_THREAD_USAGE = hasattr(resource, "RUSAGE_THREAD")
 HAS_FULL_SYNC = hasattr(fcntl, "F_FULLFSYNC")  # macOS, whose fsync leaves data in the drive's cache
@@ -283,3 +284,16 @@ def voluntary_switches() -> int:
     if not HAS_THREAD_USAGE or resource is None:
         return -1
     return int(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw)
+
+
+def process_lives(number: int) -> bool:
+    """Whether there is a process ``number``; True where nobody can tell."""
+    if not HAS_PROBE_SIGNAL:
+        return True
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's; no number of a process
+        return True
+    return True

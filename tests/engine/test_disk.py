@@ -117,6 +117,7 @@ class Bench:
             on_hashed=lambda piece, good: self.hashed.append((piece, good)),
             on_void=self.void.append,
             on_error=self.errors.append,
+            in_background=nursery.start_soon,
         )
         nursery.start_soon(self.torrent.run)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 import trio
 
+from btor.engine import keeper
 from btor.engine.events import Checked, Complete, Progress, Started, Warned
 from btor.engine.session import Session
 from btor.engine.torrent import Torrent
 from btor.errors import IncompleteError, StorageError
 from btor.limits import BLOCK, CHECKPOINT_PERIOD
+from btor.storage import state, system
 from btor.storage.checkpoint import Checkpoint
 from tests.engine.support import Lab, Sample, folder_sample, next_event, sample, scenario, until
 from tests.simulated.scripted_peer import INTERESTED, REQUEST, UNCHOKE
@@ -411,17 +415,117 @@ async def test_a_state_folder_that_was_asked_for_by_name(lab: Lab) -> None:
         assert not list(folder.iterdir())
 
 
-@scenario()
-async def test_a_state_folder_that_fills_up_later(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_checkpoint: Checkpoint, _snapshot: object) -> None:
-        raise StorageError("write", "/state/x", "No space left on device", errno.ENOSPC)
+def full(_path: str, _data: bytes) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+
+async def warnings_of(found: Torrent, into: list[str]) -> None:
+    async for event in found.events():
+        if isinstance(event, Warned):
+            into.append(event.message)
+
+
+@scenario()
+@pytest.mark.parametrize("wait_for_space", [False, True])
+async def test_a_state_folder_that_fills_up_later(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, wait_for_space: bool
+) -> None:
+    """The download is not concerned: one warning, and no record any more."""
     folder = lab.place() / "content"
-    seeder = await lab.seed(CONTENT, lab.host(up=100_000))
-    async with run(lab, CONTENT, seeder, folder=folder) as found:
+    seeder = await lab.seed(CONTENT, lab.host(up=50_000))
+    warnings: list[str] = []
+    async with run(lab, CONTENT, seeder, folder=folder, wait_for_space=wait_for_space) as found:
         await checked(found)
-        monkeypatch.setattr(Checkpoint, "save", full)
-        assert (await failure(found)).path == "/state/x"
+        lab.nursery.start_soon(warnings_of, found, warnings)
+        monkeypatch.setattr(state, "_write_durably", full)
+        await found.wait_complete()
+        await trio.sleep(2 * CHECKPOINT_PERIOD)
+        assert found.error is None
+        assert found.status().state == "seeding"
+    (warning,) = warnings
+    assert warning.startswith("no resume record can be kept: write ")
+    assert warning.endswith("No space left on device")
+    assert CONTENT.is_at(folder / "content")
+    monkeypatch.undo()
+    async with run(lab, CONTENT, seeder, folder=folder) as again:  # the record before is still good
+        await again.wait_complete()
+        assert (await checked(again)).have_pieces == CONTENT.pieces
+
+
+@scenario()
+async def test_a_state_folder_that_was_asked_for_by_name_fills_up_later(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Space for the content is not what it would have to wait for."""
+    folder = lab.place() / "content"
+    seeder = await lab.seed(CONTENT, lab.host(up=50_000))
+    settings = {"state_dir_required": True}
+    async with run(lab, CONTENT, seeder, folder=folder, settings=settings, wait_for_space=True) as found:
+        await checked(found)
+        monkeypatch.setattr(state, "_write_durably", full)
+        error = await failure(found)
+        assert (error.errno, error.exit_status) == (errno.ENOSPC, 4)
+        assert str(folder.parent / "state") in error.path
+
+
+@scenario()
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("what", [".lock", ".new-"])
+async def test_a_state_folder_that_can_only_be_read(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, required: bool, what: str
+) -> None:
+    folder = lab.place() / "content"
+    (folder.parent / "state" / state.FOLDER).mkdir(parents=True)
+    real = system.open_file
+
+    def open_file(path: str, flags: int, **options: Any) -> int:
+        if what in path:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, **options)
+
+    monkeypatch.setattr(system, "open_file", open_file)
+    settings = {"state_dir_required": required}
+    async with run(lab, CONTENT, await lab.seed(CONTENT), folder=folder, settings=settings) as found:
+        if required:
+            assert (await failure(found)).errno == errno.EROFS
+            return
+        await found.wait_complete()
+        (warning,) = found.keeper.warnings
+        assert warning.startswith("no resume record can be kept: ")
+    assert CONTENT.is_at(folder / "content")
+    assert not list((folder.parent / "state" / state.FOLDER).iterdir())
+
+
+@scenario()
+async def test_the_record_is_read_under_the_lock(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it, who holds the lock may still change the record."""
+    folder = lab.place() / "content"
+    locked: list[bool] = []
+
+    def load(state_dir: Path, *_: object) -> None:
+        locked.append(any(path.suffix == ".lock" for path in (state_dir / state.FOLDER).iterdir()))
+
+    monkeypatch.setattr(keeper, "load", load)
+    async with run(lab, CONTENT, folder=folder) as found:
+        await checked(found)
+    assert locked == [True]
+
+
+@scenario()
+async def test_what_a_killed_process_left_beside_the_record_is_removed(lab: Lab) -> None:
+    folder = lab.place() / "content"
+    seeder = await lab.seed(CONTENT)
+    async with run(lab, CONTENT, seeder, folder=folder) as first:
+        await first.wait_complete()
+    (record,) = (folder.parent / "state" / state.FOLDER).glob("*.resume")
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:  # noqa: ASYNC220  # it is gone at once
+        pass
+    left = record.with_name(f"{record.name}.new-{dead.pid}")
+    left.write_bytes(b"half a rec")
+    async with run(lab, CONTENT, seeder, folder=folder) as second:
+        await second.wait_complete()
+        assert not left.exists()
+        assert hashed(second) == 0
 
 
 @scenario()

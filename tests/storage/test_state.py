@@ -13,7 +13,15 @@ import pytest
 
 from btor.errors import StorageError
 from btor.storage import state, system
-from btor.storage.state import DestinationLock, file_name, private_folder, read_private, replace_private
+from btor.storage.state import (
+    DestinationLock,
+    StateError,
+    file_name,
+    private_folder,
+    read_private,
+    remove_unfinished,
+    replace_private,
+)
 
 HASH = bytes(range(20))
 
@@ -231,3 +239,36 @@ def test_a_lock_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StorageError, match="lock"):
         DestinationLock(tmp_path, HASH, tmp_path / "place")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_lock_file_that_cannot_be_removed_is_only_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    lock = DestinationLock(tmp_path, HASH, tmp_path / "place")
+
+    def refuse(path: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        lock.release()
+    assert "stays behind" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) == before
+    DestinationLock(tmp_path, HASH, tmp_path / "place").release()
+
+
+# --- what killed writers left ----------------------------------------------------------------------------------------
+
+
+def test_only_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    own, other = f"record.new-{os.getpid()}", f"record.new-{os.getppid()}"
+    kept = {"record", "record.old", own, other, "record.new-x", "record.new-", f"another.new-{dead.pid}"}
+    for name in (*kept, f"record.new-{dead.pid}"):
+        (tmp_path / name).write_bytes(b"")
+    remove_unfinished(str(tmp_path / "record"))
+    assert set(os.listdir(tmp_path)) == kept
+    with pytest.raises(StateError, match="clean"):
+        remove_unfinished(str(tmp_path / "none" / "record"))

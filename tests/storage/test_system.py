@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -340,3 +342,19 @@ def test_sleeps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert system.voluntary_switches() > before >= 0
     monkeypatch.setattr(system, "HAS_THREAD_USAGE", False)
     assert system.voluntary_switches() == -1
+
+
+def test_which_processes_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        assert system.process_lives(dead.pid)
+    assert not system.process_lives(dead.pid)
+    assert system.process_lives(os.getpid())
+    assert system.process_lives(10**30)
+
+    def refuse(_number: int, _signal: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert system.process_lives(dead.pid)
+    monkeypatch.setattr(system, "HAS_PROBE_SIGNAL", False)
+    assert system.process_lives(dead.pid)
