@@ -116,6 +116,19 @@ class TcpTransport:
             self._socket.close()
 
 
+def _detached(connection: trio.socket.SocketType) -> TcpTransport:
+    """The transport of a connection: it speaks to the plain socket, trio's wrapper would checkpoint on each call.
+
+    OSError: the connection is gone already.
+    """
+    sock = socket.socket(fileno=connection.detach())
+    try:
+        return TcpTransport(sock)
+    except OSError:
+        sock.close()
+        raise
+
+
 class TcpListener:
     """A listening TCP socket."""
 
@@ -125,8 +138,7 @@ class TcpListener:
 
     async def accept(self) -> Transport:
         connection, _ = await self._socket.accept()
-        # detach: the transport speaks to the plain socket, trio's wrapper would checkpoint on each call
-        return TcpTransport(socket.socket(fileno=connection.detach()))
+        return _detached(connection)
 
     def close(self) -> None:
         self._socket.close()
@@ -142,7 +154,7 @@ class TcpNetwork:
             if local is not None:
                 await sock.bind((local, 0))
             await sock.connect(address)
-            return TcpTransport(socket.socket(fileno=sock.detach()))
+            return _detached(sock)
         finally:
             sock.close()
 
