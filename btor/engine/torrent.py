@@ -265,7 +265,10 @@ class Torrent:
             else:
                 self.on_storage_error(error)
         for message in self.keeper.warnings[told:]:
-            self.publish(Warned, message=message)
+            if self.ended:
+                _log.warning("%s: %s", self.name, message)
+            else:
+                self.publish(Warned, message=message)
 
     async def close(self) -> None:
         """The last of it, after the exchange has ended: writes, record, descriptors, lock.

@@ -425,6 +425,12 @@ async def warnings_of(found: Torrent, into: list[str]) -> None:
             into.append(event.message)
 
 
+async def session_warnings(session: Session, into: list[str]) -> None:
+    async for event in session.events():
+        if isinstance(event, Warned):
+            into.append(event.message)
+
+
 @scenario()
 @pytest.mark.parametrize("wait_for_space", [False, True])
 async def test_a_state_folder_that_fills_up_later(
@@ -450,6 +456,21 @@ async def test_a_state_folder_that_fills_up_later(
     async with run(lab, CONTENT, seeder, folder=folder) as again:  # the record before is still good
         await again.wait_complete()
         assert (await checked(again)).have_pieces == CONTENT.pieces
+
+
+@scenario()
+async def test_a_last_record_that_cannot_be_written_is_told_in_the_log_only(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The events have ended by then."""
+    folder = lab.place() / "content"
+    warnings: list[str] = []
+    async with run(lab, CONTENT, folder=folder) as found:
+        await checked(found)
+        lab.nursery.start_soon(session_warnings, found.session, warnings)
+        monkeypatch.setattr(state, "_write_durably", full)
+    assert "content: no resume record can be kept: write " in caplog.text
+    assert warnings == []
 
 
 @scenario()
