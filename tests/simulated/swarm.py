@@ -17,8 +17,10 @@ from unittest import mock
 
 import trio
 
+from btor.engine.events import Checked
 from btor.engine.session import Session, open_session
 from btor.engine.torrent import Torrent
+from btor.engine.transfer import Transfer
 from btor.engine.transport import Address
 from btor.limits import BLOCK
 from btor.metainfo.torrent_file import Metainfo
@@ -32,6 +34,7 @@ from tests.storage.torrents import random_bytes, torrent
 NEVER: Final = math.inf
 LOOK: Final = 0.5  # s between two looks at how far everybody is
 STEP: Final = 0.005  # s, of the world's clockwork: below every latency here
+ANNOUNCE: Final = 15.0  # s between two times that a peer is told of others
 NOTHING: Final = 1e-9  # bytes/s: a limit under which no byte ever goes
 
 Manner = Literal["gives", "chokes", "silent"]
@@ -43,7 +46,8 @@ class Plan:
 
     ``leaves``: it goes then, complete or not. ``lingers``: it goes that long after it is complete. ``leaves_after``: it
     goes when it has sent so many copies of the content. ``manner``: a peer that "chokes" never lets anybody ask, one
-    that is "silent" lets them ask and sends no block from ``silent_from`` on. ``kind`` is for the figures.
+    that is "silent" lets them ask and sends no block from ``silent_from`` on. ``slots``: regular upload slots, beside
+    the optimistic one. ``kind`` is for the figures.
     """
 
     kind: str
@@ -56,15 +60,20 @@ class Plan:
     leaves_after: float = NEVER
     manner: Manner = "gives"
     silent_from: float = 0.0
+    slots: int = 3
 
 
 @dataclass(slots=True)
 class Life:
-    """What became of a plan. ``shares``: (time, share of the pieces had), a look each ``LOOK`` seconds."""
+    """What became of a plan. ``gave``: bytes of blocks it had sent when it was complete.
+
+    ``shares``: (time, share of the pieces had), a look each ``LOOK`` seconds.
+    """
 
     plan: Plan
     host: Host
     finished: float = NEVER
+    gave: int = 0
     left: float = NEVER
     shares: list[tuple[float, float]] = field(default_factory=list)
     torrent: Torrent | None = None
@@ -112,8 +121,8 @@ class Niggard(Choker):
 class Swarm:
     """The plans at play, and afterwards the figures.
 
-    ``slots``: regular upload slots of each session. ``neighbours``: how many of those present a newcomer is told of.
-    ``limit``: the virtual second in which it ends if those that should complete have not.
+    ``neighbours``: how many of those present a newcomer is told of. ``limit``: the virtual second in which it ends if
+    those that should complete have not.
     """
 
     def __init__(
@@ -124,7 +133,6 @@ class Swarm:
         seed: int,
         size: int,
         piece_length: int,
-        slots: int = 4,
         neighbours: int = 10,
         limit: float = 600.0,
     ) -> None:
@@ -134,7 +142,6 @@ class Swarm:
         self.ended = NEVER
         self.spread_at = NEVER  # when those that do not seed had every piece together
         self.spread_sent = NEVER  # copies that the seeders had sent by then
-        self._slots = slots
         self._neighbours = neighbours
         self._folder = folder
         self._content = random_bytes(size, seed)
@@ -156,16 +163,21 @@ class Swarm:
 
     @property
     def ideal(self) -> float:
-        """Seconds that the swarm takes at least: what all want over what all can send, or what a seeder must send."""
-        give = [life.plan for life in self.lives if life.plan.manner == "gives" and life.plan.leaves == NEVER]
-        want = sum(not plan.seeds for plan in give)
-        seeders = sum(plan.up for plan in give if plan.seeds)
-        return max(self.size / seeders, want * self.size / sum(plan.up for plan in give))
+        """Seconds that the swarm takes at least: a copy from the seeders, and what all want over what all can send."""
+        staying = [life.plan for life in self.lives if life.plan.leaves == NEVER]
+        want = float(sum(not plan.seeds for plan in staying) * self.size)
+        give = 0.0
+        for plan in staying:
+            if plan.leaves_after < NEVER:
+                want -= plan.leaves_after * self.size
+            elif plan.manner == "gives":
+                give += plan.up
+        return max(self.size / sum(life.plan.up for life in self.of("seeder")), want / give)
 
     @property
     def copies(self) -> float:
-        """Copies of the content that the seeders have sent."""
-        return sum(life.sent for life in self.lives if life.plan.seeds) / self.size
+        """Copies of the content that the peers of kind "seeder" have sent."""
+        return sum(life.sent for life in self.of("seeder")) / self.size
 
     @property
     def waste(self) -> float:
@@ -198,8 +210,7 @@ class Swarm:
     async def _live(self, life: Life) -> None:
         plan = life.plan
         await trio.sleep_until(plan.joins)
-        neighbours = self._rng.sample(list(self._present), min(self._neighbours, len(self._present)))
-        settings = Settings(strict=True, hashers=0, upload_slots=self._slots)
+        settings = Settings(strict=True, hashers=0, upload_slots=plan.slots)
         address: Address | None = None
         try:
             life.scope.deadline = plan.leaves
@@ -208,27 +219,40 @@ class Swarm:
                 async with open_session(settings, network=life.host, rng=rng) as session:
                     address = (life.host.ips[0], session.port)
                     self._present[address] = None
-                    await self._exchange(session, life, neighbours)
+                    await self._exchange(session, life)
         finally:
             life.left = trio.current_time()
             if address is not None:
                 del self._present[address]
 
-    async def _exchange(self, session: Session, life: Life, neighbours: list[Address]) -> None:
+    async def _exchange(self, session: Session, life: Life) -> None:
         plan = life.plan
         place = self._folder / f"{self.seed}-{life.host.ips[0]}"
         if plan.seeds:
             place.write_bytes(self._content)
         if plan.manner == "chokes":
-            session.choking.choker = Niggard(self._slots)
-        life.torrent = await session.add(self._metainfo, output=place, seed_only=plan.seeds, peers=neighbours)
+            session.choking.choker = Niggard(plan.slots)
+        life.torrent = await session.add(self._metainfo, output=place, seed_only=plan.seeds)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce, life.torrent)
             if plan.manner == "silent":
                 nursery.start_soon(_fall_silent, session, plan.silent_from)
             await life.torrent.wait_complete()
             life.finished = trio.current_time()
+            life.gave = life.sent
             await trio.sleep(plan.lingers)
             nursery.cancel_scope.cancel()
+
+    async def _announce(self, found: Torrent) -> None:
+        """Do what a tracker does: name some of those present, now and then."""
+        transfer = await until_checked(found)
+        while True:
+            others = list(self._present)
+            missing = self._neighbours - len(transfer.peers)
+            if missing > 0:
+                named = self._rng.sample(others, min(missing, len(others)))
+                found.on_tracker_peers("the simulation", named, None)
+            await trio.sleep(ANNOUNCE)
 
     def _look(self, now: float) -> None:
         together = 0
@@ -245,6 +269,17 @@ class Swarm:
         if self.spread_at == NEVER and together.bit_count() == pieces:
             self.spread_at = now
             self.spread_sent = self.copies
+
+
+async def until_checked(found: Torrent) -> Transfer:
+    """Until what is on disk is known."""
+    events = found.events()
+    async for event in events:
+        if isinstance(event, Checked):
+            break
+    events.close()
+    assert found.transfer is not None
+    return found.transfer
 
 
 async def _fall_silent(session: Session, when: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any, Literal
 from unittest import mock
 
 from btor import limits
@@ -15,11 +16,20 @@ from btor.swarm.picker import Picker
 
 
 @contextlib.contextmanager
-def rarest_first_off() -> Iterator[None]:
-    """New pieces are taken at random, however many have them."""
+def rarest_first_off(order: Literal["random", "ascending"]) -> Iterator[None]:
+    """New pieces are taken in this order, however many have them."""
+    real = Availability.ranked
 
-    def ranked(_self: Availability, pieces: int, _enough: int, *, common_first: bool = False) -> list[int]:
-        return [pieces]
+    def ranked(self: Availability, pieces: int, enough: int, *, common_first: bool = False) -> Any:
+        nobody = Availability(self.size)  # has nothing: all pieces are equally rare
+        if order == "random":
+            return real(nobody, pieces, enough)
+        classes: list[Any] = []
+        while pieces and len(classes) < enough:
+            lowest = 1 << pieces.bit_length() - 1
+            pieces ^= lowest
+            classes += real(nobody, lowest, 1)
+        return classes
 
     with mock.patch.object(Availability, "ranked", ranked):
         yield
