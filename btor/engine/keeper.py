@@ -161,7 +161,8 @@ class Keeper:
         Not to be cancelled but by the end of the session: a second one would meet the thread of the first. A record
         that cannot be written is given up with one more of ``warnings``.
 
-        ``final``: nothing is written after. ``durable``: sync the content even where no record is kept.
+        ``final``: nothing is written after; with much complete content to sync, the record then names only what was
+        durable before. ``durable``: sync the content even where no record is kept.
         """
         async with self._saving:
             if transfer is None or self._closed:
@@ -177,25 +178,25 @@ class Keeper:
                 downloaded=self._past[1] + transfer.downloaded,
             )
             done = transfer.done_bytes
+            unsynced = final and transfer.complete and done - self._saved_bytes > SMALL_SYNC
             try:
-                await _in_thread(self._write_record, self._checkpoint, snapshot)
+                await _in_thread(self._write_record, self._checkpoint, snapshot, unsynced)
             except StateError as error:
                 self._give_records_up(error)
             else:
                 self._saved_bytes = done
 
-    def _write_record(self, checkpoint: Checkpoint, snapshot: Snapshot) -> None:
+    def _write_record(self, checkpoint: Checkpoint, snapshot: Snapshot, unsynced: bool) -> None:
         with self.content.users:
-            checkpoint.save(snapshot)
+            if unsynced:  # nobody is made to wait for that: what the record does not name, the next run hashes
+                checkpoint.end(uploaded=snapshot.uploaded, downloaded=snapshot.downloaded)
+            else:
+                checkpoint.save(snapshot)
 
     def _sync(self) -> None:
         with self.content.users:
             self.content.sync(self.content.take_dirty())
             self.content.sync_folders()
-
-    def is_nearly_saved(self, transfer: Transfer) -> bool:
-        """Whether little would have to be synced to bring the record up to date."""
-        return transfer.done_bytes - self._saved_bytes <= SMALL_SYNC
 
     def has_space(self, needed: int) -> bool:
         """Whether ``needed`` bytes, or enough to go on for a while, are free."""

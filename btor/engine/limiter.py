@@ -68,11 +68,15 @@ class Pacer:
     async def run(self) -> None:
         """For ever."""
         limited = False
+        rounds = 0
         while True:
             await trio.sleep(PACE if limited else IDLE_PACE)
             now = trio.current_time()
             limited = False
-            for transfer in list(self._transfers()):
+            transfers = list(self._transfers())
+            rounds += 1
+            first = rounds % max(1, len(transfers))  # another one each time: the first may take all that there is
+            for transfer in transfers[first:] + transfers[:first]:
                 if transfer.upload.bucket.limited:
                     limited = True
                     transfer.upload.pace(now)

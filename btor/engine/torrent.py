@@ -271,17 +271,12 @@ class Torrent:
                 self.publish(Warned, message=message)
 
     async def close(self) -> None:
-        """The last of it, after the exchange has ended: writes, record, descriptors, lock.
-
-        With much complete content to sync, nobody is made to wait for that: what the last checkpoint does not name is
-        hashed again by the next run.
-        """
+        """The last of it, after the exchange has ended: writes, record, descriptors, lock."""
         transfer = self.transfer
         try:
             if transfer is not None and self.error is None:
                 await transfer.disk.drain()
-                if not transfer.complete or self.keeper.is_nearly_saved(transfer):
-                    await self.save(final=True)
+                await self.save(final=True)
         finally:
             if transfer is not None:
                 transfer.disk.abandon()

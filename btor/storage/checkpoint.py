@@ -86,6 +86,18 @@ class Checkpoint:
         self._owed -= snapshot.owed
         self._written -= snapshot.owed
 
+    def end(self, *, uploaded: int, downloaded: int) -> None:
+        """Blocking, in place of a last `save` where a sync would take too long. StorageError, StateError.
+
+        The record names what was durable before, and the files as they are now: what is changed later is not btor's.
+        """
+        self._written |= self._content.take_dirty()
+        for index in self._written:
+            state = self._content.stat(index)
+            if state is not None:
+                self._files[index] = state
+        self._write(Snapshot(self._durable.copy(), frozenset(), frozenset(), True, uploaded, downloaded))
+
     def _write(self, snapshot: Snapshot) -> None:
         have = self._without_suspects(snapshot.have)
         metainfo = self._content.metainfo

@@ -105,7 +105,8 @@ class _Surveyor:
         if now is None or not size:
             return
         self._mark(self.present, index, 0, size)
-        own = known or (then is not None and then.inode == now.inode)
+        # a removed file's inode is soon another's: only with the size that btor gave it is it a sign
+        own = known or (then is not None and (then.inode, then.size) == (now.inode, now.size))
         if not own and self.content.data_ranges(index):
             self.strangers.append(index)
 

@@ -296,3 +296,23 @@ def test_syncing_very_many_files_leaves_the_pool_alone(tmp_path: Path, monkeypat
     run.save()
     assert opened == []
     assert run.named() == set(range(COUNT))
+
+
+def test_an_end_without_a_sync_names_what_was_durable_and_the_files_as_they_are(run: Run, synced: list[str]) -> None:
+    run.fetch(0)
+    run.save()
+    synced.clear()
+    run.fetch(1, 5)
+    run.checkpoint.end(uploaded=3, downloaded=4)
+    assert synced == []
+    assert run.named() == {0}
+    record = run.record()
+    assert record is not None
+    assert (record.finished, record.uploaded, record.downloaded) == (True, 3, 4)
+    assert survey(run.content, record).changed == ()
+    path = run.content.path(A)
+    os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 1))
+    found = survey(run.content, record)
+    assert found.changed == (path,)
+    assert 0 not in found.trusted
+    run.content.close()

@@ -294,3 +294,12 @@ def test_what_survives_is_right_however_files_change(tmp_path: Path) -> None:
 def test_states_of_huge_files_fit() -> None:
     stats = FileStats.of([FileStat(2**48 - 1, 2**64 - 1, 2**63 - 1)])
     assert stats[0] == FileStat(2**48 - 1, 2**64 - 1, 2**63 - 1)
+
+
+def test_a_reused_inode_is_no_proof_that_a_file_is_ours(content: Content) -> None:
+    record = recorded(content, finished=False)
+    path = Path(content.path(0))
+    with path.open("r+b") as file:  # the same inode, as a new file gets that of one just removed
+        file.truncate(0)
+        file.write(b"diary")
+    assert look(content, record).strangers == (0,)
