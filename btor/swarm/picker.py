@@ -251,7 +251,10 @@ class Picker(Holdings):
         return bool(self._open) and not (self._choices.count or self._partials)
 
     def _take_busy(self, source: Source, runs: list[Run]) -> None:
-        """Ask one block that others owe us, of a random piece, with few owners if there is one; the source is idle."""
+        """Ask one block that others owe us, of a random piece, with few owners if there is one; the source is idle.
+
+        If all that it could send has its full number of owners, one that is snubbed makes room for it.
+        """
         pieces = list(self._open.values())
         start = self._rng.randrange(len(pieces))
         for open_ in pieces[start:] + pieces[:start]:
@@ -267,6 +270,25 @@ class Picker(Holdings):
                         open_.extra[layer] |= 1 << block
                         source.ask(open_.index, 1 << block, 1)
                         runs.append((open_.index, block, 1))
+                        return
+        if not source.snubbed:
+            self._take_over(source, runs)
+
+    def _take_over(self, source: Source, runs: list[Run]) -> None:
+        """Ask one block that a snubbed source owes us, in its place; the source, which answers, is idle.
+
+        Without this a few silent sources would keep the last block from all others, each for a whole time-out.
+        """
+        for other in self.sources.values():
+            if other.snubbed:
+                for piece, owed in other.outstanding.items():
+                    owed ^= owed & source.avoid.get(piece, 0)
+                    if owed and self._open[piece].alone is None and source.has(piece):
+                        block = self._any_block(owed)
+                        other.drop(piece, 1 << block)
+                        self._cancel(other, piece, 1 << block)
+                        source.ask(piece, 1 << block, 1)
+                        runs.append((piece, block, 1))
                         return
 
     def _any_block(self, mask: int) -> int:

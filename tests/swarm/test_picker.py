@@ -469,6 +469,53 @@ def test_the_endgame_asks_one_busy_block_of_an_idle_source_up_to_three_owners() 
     assert len(take(picker, helpers[-1], 9)) == 1
 
 
+def silent_owners(picker: Picker) -> list[Source]:
+    """The only block is owed by as many sources as may owe it, all of them snubbed."""
+    silent = [join(picker) for _ in range(limits.BLOCK_OWNERS)]
+    for source in silent:
+        assert take(picker, source, 1) == [(0, 0, 1)]
+        source.snubbed = True
+    return silent
+
+
+def test_a_snubbed_source_makes_room_in_the_endgame_for_one_that_answers() -> None:
+    picker = picker_of(1, 1)
+    silent = silent_owners(picker)
+    snubbed = join(picker)
+    snubbed.snubbed = True
+    assert take(picker, snubbed, 1) == []
+    answering = [join(picker) for _ in range(limits.BLOCK_OWNERS + 1)]
+    for source in answering[:-1]:
+        assert take(picker, source, 1) == [(0, 0, 1)]
+    assert picker.take_cancels() == [(source, 0, 0) for source in silent]
+    assert take(picker, answering[-1], 1) == []
+    assert picker.on_blocks(silent[0], 0, 0, 1) == (1, 1, True)  # the cancel came too late: forgiven
+
+
+def test_a_snubbed_source_makes_no_room_for_what_another_lacks_or_failed_to_send() -> None:
+    picker = picker_of(1, 1)
+    failed = join(picker)
+    take(picker, failed, 1)
+    picker.release(failed, [(0, 0, 1)])
+    silent_owners(picker)
+    failed.retry_at = 100.0
+    assert take(picker, failed, 1) == []
+    assert take(picker, join(picker, set()), 1) == []
+    assert take(picker, failed, 1, now=100.0) == [(0, 0, 1)]
+
+
+def test_a_snubbed_source_keeps_a_piece_that_it_fills_alone() -> None:
+    picker = picker_of(2, 1)
+    suspect = join(picker, {0})
+    fail(picker, {suspect: take(picker, suspect, 1)})
+    owner = join(picker)
+    assert sorted(take(picker, owner, 2)) == [(0, 0, 1), (1, 0, 1)]
+    owner.snubbed = True
+    assert take(picker, join(picker, {0}), 1) == []
+    for _ in range(limits.BLOCK_OWNERS):
+        assert take(picker, join(picker), 1) == [(1, 0, 1)]
+
+
 def test_an_arrival_in_the_endgame_cancels_the_others() -> None:
     picker = picker_of(1, 1)
     sources = [join(picker) for _ in range(3)]
