@@ -47,6 +47,15 @@ HANDSHAKE: Final = 68
 MESSAGE_HEADER: Final = 4  # the length prefix
 PIECE_HEADER: Final = 13  # length, id, piece, begin
 EXTENDED_MESSAGE: Final = 128 * KIB
+EXTENSION_HANDSHAKE: Final = 16 * KIB  # of BEP 10; those of other clients are below 1 KiB
+REQUEST_QUEUE_ANNOUNCED: Final = 500  # the ``reqq`` that we announce
+REQUEST_QUEUE_UNSAID: Final = 250  # that a peer is taken to hold which speaks BEP 10 and names no ``reqq``
+ALLOWED_FAST: Final = 10  # pieces of the canonical set, BEP 6
+ALLOWED_FAST_HEARD: Final = 64  # pieces that one peer may allow us; others take 5 or 10
+ALLOWED_FAST_COPIES: Final = 3  # of such a piece to one peer while it is choked
+SUGGESTIONS: Final = 16  # of one peer that are kept
+BAD_REJECTS: Final = 50  # of requests that were never made; one too many ends the connection
+DONT_HAVES: Final = 256  # lt_donthave a second: each costs a look at all pieces of a large torrent
 UNKNOWN_MESSAGE: Final = 64 * KIB  # a larger one of an unknown id ends the connection
 HANDSHAKE_TIMEOUT: Final = 10.0  # absolute, from accept or connect to the full handshake
 CONNECT_TIMEOUT: Final = 15.0
@@ -79,6 +88,26 @@ PEER_SHARE_OF_LIST: Final = 0.25  # from one peer's exchange
 TURNOVER_PERIOD: Final = 300.0
 TURNOVER_SHARE: Final = 0.04
 TURNOVER_FULL: Final = 0.9
+
+# --- metadata (BEP 9) ------------------------------------------------------------------------------------------
+METADATA_PIECE: Final = 16 * KIB
+METADATA_SIZE: Final = 48 * MIB  # as a torrent file; the largest of 6,498 real ones has 4.2 MB
+METADATA_ATTEMPTS: Final = 2  # sizes or sources at once, each with a buffer of what it has received
+METADATA_ASKED: Final = 8  # pieces of one peer at once
+METADATA_PATIENCE: Final = 3.0  # without an answer, after which another peer is asked beside it
+METADATA_STALL: Final = 10.0  # without an answer, after which a peer rests
+METADATA_REST: Final = 60.0  # of a peer that rejected or stalled
+METADATA_QUEUE: Final = 64  # requests of one peer that wait; more are rejected
+METADATA_BACKLOG: Final = 64 * KIB  # sent ahead to one peer
+METADATA_COPIES: Final = 3  # that one connection is served
+CLAIMED_BITFIELD: Final = 256 * KIB  # kept of a peer before the metadata is there: 2,097,152 pieces
+CLAIMED_HAVES: Final = 1_024  # likewise
+
+# --- peer exchange (BEP 11) and local discovery (BEP 14) ---------------------------------------------------------
+PEX_PERIOD: Final = 60.0  # between two messages to one peer
+PEX_MESSAGES: Final = 4  # that a peer may send in PEX_PERIOD; one more ends the connection
+PEX_PEERS: Final = 100  # added, and dropped, of one message that are read
+PEX_SENT: Final = 50  # added, and dropped, that one message of ours holds
 
 # --- requests ------------------------------------------------------------------------------------------------
 REQUEST_QUEUE_MIN: Final = 4
@@ -175,6 +204,7 @@ SLOW_WRITE_PER_MIB: Final = 0.005
 STALLED_WRITE: Final = 0.050
 OPEN_FILES: Final = 128
 DESCRIPTORS: Final = 65_536
+DESCRIPTORS_RESERVED: Final = 64  # for sockets of trackers, pipes of hashers, records, logs: what is not shared out
 CHECKPOINT_PERIOD: Final = 5.0  # of the resume record
 RESUME_RECORD_SIZE: Final = 16 * MIB  # twice that of the most pieces and files a torrent may have
 SHUTDOWN: Final = 5.0  # one deadline for writes, record and stopped announces

@@ -11,6 +11,36 @@ PROTOCOL = b"\x13BitTorrent protocol"
 INFO_HASH_END = len(PROTOCOL) + 8 + 20  # an acceptor may answer once it has read this far
 
 
+_EXTENSIONS = (5, 0x10)  # byte of the reserved ones and bit: the extension protocol, BEP 10
+_DHT = (7, 0x01)  # BEP 5
+_FAST = (7, 0x04)  # BEP 6
+
+
+class Features(NamedTuple):
+    """What the reserved bits promise. A feature is on when both sides promise it."""
+
+    extensions: bool = False
+    fast: bool = False
+    dht: bool = False
+
+    @classmethod
+    def decode(cls, reserved: bytes) -> Features:
+        """Read the 8 reserved bytes; bits that btor does not know are ignored."""
+        return cls(*(bool(reserved[at] & bit) for at, bit in (_EXTENSIONS, _FAST, _DHT)))
+
+    def encode(self) -> bytes:
+        """The 8 reserved bytes."""
+        reserved = bytearray(8)
+        for promised, (at, bit) in zip(self, (_EXTENSIONS, _FAST, _DHT), strict=True):
+            if promised:
+                reserved[at] |= bit
+        return bytes(reserved)
+
+    def __and__(self, other: Features) -> Features:
+        """What both sides promise."""
+        return Features(*(mine and theirs for mine, theirs in zip(self, other, strict=True)))
+
+
 class Handshake(NamedTuple):
     """What the other side said. ``reserved``: 8 bytes; ``info_hash`` and ``peer_id``: 20 bytes each."""
 

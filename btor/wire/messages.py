@@ -30,10 +30,15 @@ REQUEST: Final = 6
 PIECE: Final = 7
 CANCEL: Final = 8
 PORT: Final = 9
+SUGGEST: Final = 13
+HAVE_ALL: Final = 14
+HAVE_NONE: Final = 15
+REJECT: Final = 16
+ALLOWED_FAST: Final = 17
 EXTENDED: Final = 20
 
 STRAY_BLOCK: Final = -1  # yielded for a block that nobody can have asked for: misaligned or of a wrong length
-FAST_IDS: Final = frozenset((13, 14, 15, 16, 17))  # BEP 6, illegal while it is not negotiated
+FAST_IDS: Final = frozenset((SUGGEST, HAVE_ALL, HAVE_NONE, REJECT, ALLOWED_FAST))  # BEP 6, illegal without it
 
 SMALL_MESSAGES_AT_ONCE: Final = 4_096  # yielded by one call, so that a flood of tiny messages costs bounded memory
 
@@ -57,17 +62,28 @@ _FIXED_LENGTHS: Final = {
     REQUEST: 13,
     CANCEL: 13,
     PORT: 3,
+    SUGGEST: 5,
+    HAVE_ALL: 1,
+    HAVE_NONE: 1,
+    REJECT: 13,
+    ALLOWED_FAST: 5,
 }
+_PIECE_NUMBER: Final = {HAVE: "have", SUGGEST: "suggestion", ALLOWED_FAST: "allowed-fast message"}
 
 
 class MessageReader:
-    """Decodes one peer's stream. Feed by `targets` and `received`, then drain `take` until it answers None."""
+    """Decodes one peer's stream. Feed by `targets` and `received`, then drain `take` until it answers None.
 
-    __slots__ = ("_block", "_block_have", "_block_place", "_geometry", "_hi", "_lo", "_tail", "_view")
+    ``fast``: both sides speak the fast extension (BEP 6). ``begun``: bytes of the stream that somebody else received,
+    the beginning of a message that is not a block.
+    """
 
-    def __init__(self, geometry: Geometry) -> None:
+    __slots__ = ("_block", "_block_have", "_block_place", "_fast", "_geometry", "_hi", "_lo", "_tail", "_view")
+
+    def __init__(self, geometry: Geometry, *, fast: bool = False, begun: bytes = b"") -> None:
         self._geometry = geometry
-        self._tail = b""  # the beginning of a message that is not a block, or of a block's header
+        self._fast = fast
+        self._tail = begun  # the beginning of a message that is not a block, or of a block's header
         self._block: memoryview | None = None  # the block that is cut, with room for all of it
         self._block_have = 0
         self._block_place = (0, 0)
@@ -195,14 +211,14 @@ class MessageReader:
         """Decode one whole message that is not a block, which begins at ``at``. PeerError."""
         view = self._view
         self._check_length(kind, length)
-        if kind == HAVE:
+        if kind in _PIECE_NUMBER:
             piece = int.from_bytes(view[at + 5 : at + 9], "big")
             if piece >= self._geometry.piece_count:
-                raise PeerError(f"have of piece {piece} of {self._geometry.piece_count}")
-            out.append((HAVE, piece))
-        elif kind in (REQUEST, CANCEL):
+                raise PeerError(f"{_PIECE_NUMBER[kind]} of piece {piece} of {self._geometry.piece_count}")
+            out.append((kind, piece))
+        elif kind in (REQUEST, CANCEL, REJECT):
             out.append((kind, *_three_numbers(view, at + 5)))
-        elif kind <= NOT_INTERESTED:
+        elif kind <= NOT_INTERESTED or kind in (HAVE_ALL, HAVE_NONE):
             out.append((kind,))
         elif kind in (BITFIELD, EXTENDED):
             out.append((kind, bytes(view[at + 5 : at + MESSAGE_HEADER + length])))
@@ -217,7 +233,7 @@ class MessageReader:
             legal = length == 1 + (self._geometry.piece_count + 7) // 8
         elif kind == EXTENDED:
             legal = 2 <= length <= EXTENDED_MESSAGE
-        elif kind in FAST_IDS:
+        elif kind in FAST_IDS and not self._fast:
             raise PeerError(f"message {kind} without the fast extension")
         else:
             fixed = _FIXED_LENGTHS.get(kind)
@@ -248,7 +264,7 @@ class MessageReader:
 
 
 def encode_state(kind: int) -> bytes:
-    """choke, unchoke, interested or not interested."""
+    """A message that is its id alone: choke, unchoke, interested, not interested, have-all, have-none."""
     return b"\x00\x00\x00\x01" + kind.to_bytes(1, "big")
 
 
@@ -279,6 +295,26 @@ def encode_requests(geometry: Geometry, runs: Iterable[tuple[int, int, int]]) ->
 def encode_cancel(piece: int, begin: int, length: int) -> bytes:
     """cancel."""
     return _pack_request(13, CANCEL, piece, begin, length)
+
+
+def encode_reject(piece: int, begin: int, length: int) -> bytes:
+    """reject request (BEP 6)."""
+    return _pack_request(13, REJECT, piece, begin, length)
+
+
+def encode_allowed_fast(piece: int) -> bytes:
+    """allowed fast (BEP 6)."""
+    return _pack_one(5, ALLOWED_FAST, piece)
+
+
+def encode_port(port: int) -> bytes:
+    """port: where our DHT node listens (BEP 5)."""
+    return b"\x00\x00\x00\x03\x09" + port.to_bytes(2)
+
+
+def encode_extended(number: int, payload: bytes) -> bytes:
+    """extended (BEP 10); ``number``: the id that the receiver gave the extension, 0 for the handshake."""
+    return (2 + len(payload)).to_bytes(4) + bytes((EXTENDED, number)) + payload
 
 
 def put_block_header(buffer: memoryview, at: int, piece: int, begin: int, length: int) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from btor.errors import PeerError
-from btor.wire.handshake import INFO_HASH_END, check_protocol, decode_handshake, decode_info_hash, encode_handshake
+from btor.wire.handshake import (
+    INFO_HASH_END,
+    Features,
+    check_protocol,
+    decode_handshake,
+    decode_info_hash,
+    encode_handshake,
+)
 
 HASH = bytes(range(20))
 ID = b"-BO0100-abcdefghijkl"
@@ -35,3 +42,23 @@ def test_a_wrong_length_is_refused() -> None:
     for wrong in (data[:-1], data + b"x"):
         with pytest.raises(PeerError):
             decode_handshake(wrong)
+
+
+@pytest.mark.parametrize(
+    ("reserved", "features"),
+    [
+        (bytes(8), Features()),
+        (b"\0\0\0\0\0\x10\0\0", Features(extensions=True)),
+        (b"\0\0\0\0\0\0\0\1", Features(dht=True)),
+        (b"\0\0\0\0\0\0\0\4", Features(fast=True)),
+        (b"\0\0\0\0\0\x10\0\5", Features(extensions=True, fast=True, dht=True)),
+    ],
+)
+def test_features(reserved: bytes, features: Features) -> None:
+    assert Features.decode(reserved) == features
+    assert features.encode() == reserved
+
+
+def test_a_feature_needs_both_sides() -> None:
+    assert Features.decode(b"\xff" * 8) == Features(True, True, True)
+    assert Features(True, True, False) & Features(True, False, True) == Features(True, False, False)

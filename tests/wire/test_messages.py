@@ -44,9 +44,16 @@ SMALL = [
 ]
 
 
-def feed(data: bytes, gulps: list[int] | None = None, geometry: Geometry = GEOMETRY) -> list[object]:
+def feed(
+    data: bytes,
+    gulps: list[int] | None = None,
+    geometry: Geometry = GEOMETRY,
+    *,
+    fast: bool = False,
+    begun: bytes = b"",
+) -> list[object]:
     """What a reader makes of ``data`` when it comes in those gulps: runs with their bytes joined."""
-    reader = wire.MessageReader(geometry)
+    reader = wire.MessageReader(geometry, fast=fast, begun=begun)
     shared = memoryview(bytearray(ROOM + 64 * 1024))
     seen: list[object] = []
     for size in gulps or [len(data)]:
@@ -93,6 +100,41 @@ def test_small_messages(data: bytes, expected: list[object]) -> None:
     assert feed(data, [1] * len(data)) == expected
     assert feed(data + b"\0\0\0\1\2") == [*expected, (wire.INTERESTED,)]
     assert feed(data[:-1]) == []
+
+
+FAST = [
+    (b"\0\0\0\5\x0d\0\0\0\2", (wire.SUGGEST, 2)),
+    (b"\0\0\0\1\x0e", (wire.HAVE_ALL,)),
+    (b"\0\0\0\1\x0f", (wire.HAVE_NONE,)),
+    (struct.pack(">IBIII", 13, 16, 1, 16384, 100), (wire.REJECT, 1, 16384, 100)),
+    (b"\0\0\0\5\x11\0\0\0\2", (wire.ALLOWED_FAST, 2)),
+]
+
+
+@pytest.mark.parametrize(("data", "expected"), FAST)
+def test_messages_of_the_fast_extension(data: bytes, expected: object) -> None:
+    assert feed(data, fast=True) == [expected]
+    assert feed(data, [1] * len(data), fast=True) == [expected]
+    assert feed(data[:-1], fast=True) == []
+    longer = struct.pack(">I", len(data) - 3) + data[4:] + b"x"
+    for wrong, fast in ((data, False), (longer, True)):
+        with pytest.raises(PeerError):
+            feed(wrong, fast=fast)
+        with pytest.raises(PeerError):
+            feed(wrong, [1] * len(wrong), fast=fast)
+
+
+@pytest.mark.parametrize("kind", [wire.HAVE, wire.SUGGEST, wire.ALLOWED_FAST])
+def test_a_piece_that_does_not_exist_ends_the_connection(kind: int) -> None:
+    feed(struct.pack(">IBI", 5, kind, GEOMETRY.piece_count - 1), fast=True)
+    with pytest.raises(PeerError):
+        feed(struct.pack(">IBI", 5, kind, GEOMETRY.piece_count), fast=True)
+
+
+def test_a_reader_goes_on_where_another_stopped() -> None:
+    data = b"\0\0\0\5\4\0\0\0\2"
+    for begun in range(len(data)):
+        assert feed(data[begun:], begun=data[:begun]) == [(wire.HAVE, 2)]
 
 
 def test_a_run_joins_consecutive_blocks_of_one_piece() -> None:
@@ -240,6 +282,10 @@ def test_encoders() -> None:
     assert wire.encode_have(258) == b"\0\0\0\5\4\0\0\1\2"
     assert wire.encode_bitfield(b"\xe0") == b"\0\0\0\2\5\xe0"
     assert wire.encode_cancel(1, 2, 3) == struct.pack(">IBIII", 13, 8, 1, 2, 3)
+    assert wire.encode_reject(1, 2, 3) == struct.pack(">IBIII", 13, 16, 1, 2, 3)
+    assert wire.encode_allowed_fast(7) == b"\0\0\0\5\x11\0\0\0\7"
+    assert wire.encode_port(6881) == b"\0\0\0\3\x09\x1a\xe1"
+    assert wire.encode_extended(3, b"de") == b"\0\0\0\4\x14\3de"
     buffer = memoryview(bytearray(20))
     wire.put_block_header(buffer, 3, 5, BLOCK, 100)
     assert bytes(buffer) == bytes(3) + struct.pack(">IBII", 109, 7, 5, BLOCK) + bytes(4)
