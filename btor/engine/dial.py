@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 RESERVED = bytes(8)  # no extension is spoken yet
 DIAL_PERIOD = 1.0  # s between looks at who became due, when nothing wakes the dialler
+OUT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+REST = 1.0  # s without dials, when the system has no descriptor left
 
 
 async def read_exactly(transport: Transport, size: int, received: bytes = b"") -> bytes:
@@ -83,6 +87,7 @@ class Dialler:
         self._transfers = transfers
         self._wake = trio.Event()
         self._first = 0
+        self._rests_until = -inf
 
     def wake(self) -> None:
         """Look at once."""
@@ -101,6 +106,8 @@ class Dialler:
         session = self._session
         budget = session.dial_budget
         now = trio.current_time()
+        if now < self._rests_until:
+            return
         waiting = [transfer for transfer in self._transfers() if transfer.wants_peers]
         if waiting:
             self._first = (self._first + 1) % len(waiting)
@@ -108,7 +115,7 @@ class Dialler:
         while waiting:
             still = []
             for transfer in waiting:
-                address = transfer.book.next_to_dial(now, budget)
+                address = transfer.book.next_to_dial(now, budget) if session.has_room else None
                 if address is None:
                     continue
                 transfer.book.on_dialled(address, now)
@@ -118,6 +125,15 @@ class Dialler:
                 if transfer.wants_peers:
                     still.append(transfer)
             waiting = still
+
+    def _on_failed(self, transfer: Transfer, address: Address, error: BaseException) -> None:
+        now = trio.current_time()
+        if isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
+            self._rests_until = now + REST
+            transfer.book.on_not_tried(address, now)
+        else:
+            transfer.book.on_failed(address, now)
+        transfer.on_dial_failed(address, error)
 
     async def _dial(self, transfer: Transfer, address: Address) -> None:
         session = self._session
@@ -132,8 +148,7 @@ class Dialler:
             with trio.fail_after(limits.HANDSHAKE_TIMEOUT):
                 answer = await initiate(transport, transfer.info_hash, session.peer_id)
         except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as error:
-            transfer.book.on_failed(address, trio.current_time())
-            transfer.on_dial_failed(address, error)
+            self._on_failed(transfer, address, error)
         finally:
             transfer.dialling -= 1
             self.wake()

@@ -6,12 +6,13 @@ import errno
 import logging
 from collections import Counter, OrderedDict
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from btor import limits
-from btor.engine.dial import accept
+from btor.engine.dial import OUT_OF_DESCRIPTORS, accept
 from btor.errors import PeerError
 from btor.wire.address import network_of, reach
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-OUT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 ACCEPT_PAUSE = 0.1  # s, when the system has no descriptor left
+COMPLAINT_PERIOD = 5.0  # s between two lines about that in the log
 
 
 class Porter:
@@ -33,6 +34,7 @@ class Porter:
         self._pending: OrderedDict[int, trio.CancelScope] = OrderedDict()  # the oldest first
         self._networks: Counter[str] = Counter()
         self._count = 0
+        self._next_complaint = -inf
 
     async def run(self, listener: Listener, nursery: trio.Nursery) -> None:
         """Accept for ever."""
@@ -41,15 +43,15 @@ class Porter:
                 transport = await listener.accept()
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
-                    _log.warning("no descriptor left for an incoming connection")
+                    self._make_room(error)
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
             network = network_of(transport.remote[0])
             if self._networks[network] >= limits.PENDING_PER_NETWORK and self._limited(transport.remote[0]):
                 transport.close()
                 continue
-            if len(self._pending) >= limits.PENDING_HANDSHAKES:
-                self._pending.popitem(last=False)[1].cancel()
+            if len(self._pending) >= self._session.shares.pending:
+                self._evict_pending()
             self._networks[network] += 1
             self._count += 1
             # noted here, not when its task runs: others can be accepted before that
@@ -57,6 +59,23 @@ class Porter:
             self._pending[self._count] = scope
             greet = partial(self._greet, transport, network, self._count, scope)
             nursery.start_soon(self._session.container.run, "a handshake", greet)
+
+    def _make_room(self, error: OSError) -> None:
+        """There is no descriptor left. Where that is our own doing, the connection that is worth least goes."""
+        now = trio.current_time()
+        if now >= self._next_complaint:
+            self._next_complaint = now + COMPLAINT_PERIOD
+            _log.warning("no descriptor left for an incoming connection: %s", error.strerror)
+        if error.errno != errno.EMFILE:
+            return
+        if self._pending:
+            self._evict_pending()
+        elif (peer := self._session.worst_peer(now)) is not None:
+            peer.close("made room for others")
+
+    def _evict_pending(self) -> None:
+        """The oldest of those that have not said who they are goes."""
+        self._pending.popitem(last=False)[1].cancel()
 
     def _limited(self, ip: str) -> bool:
         return self._session.settings.loopback_is_public or reach(ip) != "loopback"
@@ -77,5 +96,7 @@ class Porter:
                 del self._networks[network]
             if not adopted:
                 transport.close()
-        if adopted:
+        if adopted and not session.has_room:
+            transport.close()
+        elif adopted:
             transfer.adopt(transport, said.peer_id, transport.remote, incoming=True)

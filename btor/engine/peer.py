@@ -451,6 +451,10 @@ class Peer:
 
     # ------------------------------------------------------------------------------------------ time
 
+    def worth(self, now: float) -> float:
+        """Bytes a second of blocks that it brought and took since it came."""
+        return (self.received_total + self.sent_total) / max(now - self.connected_at, 1.0)
+
     def on_tick(self, now: float) -> None:
         """Once a second: time-outs, snubbing, keep-alive, dead connections."""
         if now - self.last_received > limits.DEAD_PEER:

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from btor import limits
 from btor.engine.announce import Announcer
 from btor.engine.choking import Choking
 from btor.engine.contain import Container
+from btor.engine.descriptors import share_out
 from btor.engine.dial import Dialler
 from btor.engine.disk import Disk
 from btor.engine.events import Event
@@ -59,6 +61,8 @@ class Session:
     """Made by `open_session`. ``port``: where peers connect to us, 0 if nothing listens."""
 
     def __init__(self, settings: Settings, network: Network, rng: random.Random) -> None:
+        self.shares = share_out(system.raise_descriptor_limit(limits.DESCRIPTORS))
+        settings = replace(settings, max_peers=min(settings.max_peers, self.shares.peers))
         self.settings = settings
         self.network = network
         self.rng = rng
@@ -166,6 +170,15 @@ class Session:
         for transfer in self.transfers():
             yield from transfer.peers.values()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more connection with a peer leaves descriptors for all else."""
+        return sum(len(transfer.peers) + transfer.dialling for transfer in self.transfers()) < self.shares.peers
+
+    def worst_peer(self, now: float) -> Peer | None:
+        """Who brought and took least for its time here."""
+        return min(self._peers(), key=lambda peer: peer.worth(now), default=None)
+
     def find_listening(self, info_hash: bytes) -> Transfer | None:
         """The active torrent that an incoming connection asks for."""
         torrent = self.torrents.get(info_hash)
@@ -202,10 +215,10 @@ class Session:
     async def start(self, outer: trio.Nursery) -> None:
         """Start what outlives peers. NetworkError: no port can be had."""
         self._outer = outer
-        system.raise_descriptor_limit(limits.DESCRIPTORS)
         listeners, sockets = await self._open_ports()
         hashers = self.settings.hashers
         self.disk = Disk(Hashers(processors() if hashers is None else hashers, outer, self.container))
+        self.disk.pool.size = self.shares.files
         hub = UdpHub(sockets)
         self.announcer = Announcer(
             self.network,

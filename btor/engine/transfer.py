@@ -471,7 +471,7 @@ class Transfer:
         if len(peers) < limits.TURNOVER_FULL * self.session.settings.max_peers:
             return
         settled = [peer for peer in peers if now - peer.connected_at >= limits.TURNOVER_PERIOD / 2]
-        settled.sort(key=lambda peer: (peer.received_total + peer.sent_total) / (now - peer.connected_at))
+        settled.sort(key=lambda peer: peer.worth(now))
         for peer in settled[: max(1, int(limits.TURNOVER_SHARE * len(peers)))]:
             peer.close("made room for others")
 

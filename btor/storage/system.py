@@ -265,10 +265,10 @@ def try_lock(fd: int) -> bool:
     return True
 
 
-def raise_descriptor_limit(wanted: int) -> None:
-    """Let the process have ``wanted`` descriptors, or as many as it may: connections and files both need them."""
+def raise_descriptor_limit(wanted: int) -> int:
+    """Let the process have ``wanted`` descriptors, or as many as it may; how many of these it has now."""
     if not HAS_DESCRIPTOR_LIMIT or resource is None:
-        return
+        return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
         wanted = min(hard, wanted)
@@ -276,7 +276,8 @@ def raise_descriptor_limit(wanted: int) -> None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):  # some systems and sandboxes allow less than they say
-            pass
+            return int(soft)
+    return wanted
 
 
 def voluntary_switches() -> int:

@@ -265,6 +265,16 @@ class PeerBook:
         if not entry.connected:  # it may have connected to us meanwhile
             self._count_failure(entry, now)
 
+    def on_not_tried(self, address: Address, now: float) -> None:
+        """It could not even be tried, for a reason of ours: it is due again soon, and nothing is held against it."""
+        entry = self._find(address)
+        if entry is None:
+            return
+        entry.dialling = False
+        if not entry.connected:
+            entry.due = now + RECONNECT
+            self._enqueue(entry)
+
     def on_duplicate(self, address: Address, remote: Address, now: float) -> None:
         """The dial to ``address`` reached a peer that is connected already, from ``remote``."""
         entry = self._find(address)

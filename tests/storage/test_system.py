@@ -316,7 +316,7 @@ class Limit:
 def test_the_descriptor_limit(monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: int) -> None:
     limit = Limit(*before)
     monkeypatch.setattr(system, "resource", limit)
-    system.raise_descriptor_limit(8192)
+    assert system.raise_descriptor_limit(8192) == (8192 if after < 0 else min(after, 8192))
     assert limit.now == (after, before[1])
 
 
@@ -324,7 +324,7 @@ def test_the_descriptor_limit(monkeypatch: pytest.MonkeyPatch, before: tuple[int
 def test_a_descriptor_limit_that_cannot_be_raised(monkeypatch: pytest.MonkeyPatch, refusal: Exception) -> None:
     limit = Limit(256, -1, refusal)
     monkeypatch.setattr(system, "resource", limit)
-    system.raise_descriptor_limit(8192)
+    assert system.raise_descriptor_limit(8192) == 256
     assert limit.now == (256, -1)
 
 
@@ -332,7 +332,7 @@ def test_no_descriptor_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Limit(256, -1)
     monkeypatch.setattr(system, "resource", limit)
     monkeypatch.setattr(system, "HAS_DESCRIPTOR_LIMIT", False)
-    system.raise_descriptor_limit(8192)
+    assert system.raise_descriptor_limit(8192) == 8192
     assert limit.now == (256, -1)
 
 

@@ -218,6 +218,20 @@ def test_failures_wait_longer_and_end() -> None:
     assert len(peers) == 1
 
 
+def test_a_dial_that_could_not_be_tried_is_no_failure() -> None:
+    peers = book()
+    peers.add(A, "tracker", 0)
+    for now in range(0, 100, 5):
+        assert dial(peers, now) == A
+        peers.on_not_tried(A, now)
+        assert dial(peers, now + RECONNECT - 0.1) is None
+    peers.on_connected(A, 100)
+    peers.on_not_tried(A, 100)
+    assert dial(peers, 200) is None
+    peers.on_not_tried(B, 200)
+    assert not peers.knows(B)
+
+
 def test_a_tracker_forgives_one_failure() -> None:
     peers = book()
     peers.add(A, "tracker", 0.0)
@@ -784,6 +798,15 @@ class Histories(RuleBasedStateMachine):
             self.book.on_failed(address, self.now)
             if not self.connected[one]:
                 self.failed(one)
+
+    @precondition(lambda self: self.dialling)
+    @rule(data=st.data())
+    def not_tried(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(sorted(self.dialling)))
+        self.dialling.discard(one)
+        self.book.on_not_tried(one if one[1] else (one[0], 7000), self.now)
+        if not self.connected[one]:
+            self.not_before[one] = self.now + RECONNECT
 
     @rule(address=ADDRESSES)
     def incoming(self, address: Address) -> None:
