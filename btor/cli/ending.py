@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from btor.cli import output
@@ -59,7 +59,8 @@ def failed_event(error: BtorError, what: str = "", *, info_hash: str | None = No
 def say(event: Failed, *, json: bool) -> None:
     """Print an error on standard error, and with ``json`` on standard output as well."""
     if json:
-        output.answer_json(event.as_json())
+        with suppress(StorageError):  # standard output is full: what is to be said here matters more
+            output.answer_json(event.as_json())
     output.tell(f"btor: {event.message}")
 
 
@@ -80,6 +81,6 @@ def from_click(error: click.ClickException) -> UsageError:
 
 
 def flush() -> None:
-    """Hand what is buffered to the system. Raises ReaderGoneError."""
+    """Hand what is buffered to the system. Raises ReaderGoneError, StorageError."""
     for stream in (sys.stdout, sys.stderr):
         output.write(stream, "")

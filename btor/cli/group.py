@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 from btor import __version__
+from btor.cli import output
 
 _COMMANDS = {  # in the order of --help: name -> (module and attribute, what it does)
     "download": ("btor.cli.download:download", "Download torrents; end when all is there and verified."),
@@ -43,7 +44,7 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, but a bare ``btor`` is an error of one line after the help."""
         if not args and not ctx.resilient_parsing:  # which is a shell that asks how to go on
-            click.echo(ctx.get_help(), err=True)
+            output.tell(ctx.get_help())
             raise click.UsageError("no command given", ctx)
         return super().parse_args(ctx, args)
 

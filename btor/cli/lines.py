@@ -17,7 +17,7 @@ PLAIN_TORRENTS = 5  # above, they are summed up in one line
 
 
 class Reporter(Protocol):
-    """Tells a person or a program what happens. Any method may raise ReaderGoneError."""
+    """Tells a person or a program what happens. Any method may raise ReaderGoneError or StorageError."""
 
     period: float | None
     """Seconds between two calls of ``on_tick``; None for none."""

@@ -74,8 +74,8 @@ def run(plan: Plan, voice: Voice, reporter: Reporter) -> int:
                 number = trio.run(swarm.main)
             finally:
                 reporter.close()
-        if swarm.reader_gone:
-            raise output.ReaderGoneError
+        if swarm.unheard is not None:
+            raise swarm.unheard
         if number is not None:
             return 128 + number
         if swarm.error is not None:
@@ -137,7 +137,7 @@ class LocalSwarm:
         self, plan: Plan, metainfo: Metainfo, content: Path, folder: Path, voice: Voice, reporter: Reporter
     ) -> None:
         self.error: BtorError | None = None
-        self.reader_gone = False
+        self.unheard: Exception | None = None  # why nothing more can be said on standard output
         self._plan = plan
         self._metainfo = metainfo
         self._content = content
@@ -255,13 +255,11 @@ class LocalSwarm:
 
     def _on_line(self, child: Child, line: dict[str, Any]) -> None:
         """One event of a child: passed on under the child's name, as if each were a torrent."""
-        try:
+        with self._leaving_when_unheard():
             if self._voice.json:
                 output.answer_json({"process": child.name, **line})
             else:
                 self._show(child, line)
-        except output.ReaderGoneError:
-            self._leave()
         first = {"tracker": "listening", "seeder": "seeding", "leecher": "complete"}[child.name.split()[0]]
         if line["event"] == first and not child.ready.is_set():
             child.told = line
@@ -286,14 +284,17 @@ class LocalSwarm:
             return
         while True:
             await trio.sleep(self._reporter.period)
-            try:
+            with self._leaving_when_unheard():
                 self._reporter.on_tick()
-            except output.ReaderGoneError:
-                self._leave()
 
-    def _leave(self) -> None:
-        self.reader_gone = True
-        self._work.cancel()
+    @contextmanager
+    def _leaving_when_unheard(self) -> Iterator[None]:
+        """End the swarm when what is said inside cannot be written."""
+        try:
+            yield
+        except (output.ReaderGoneError, StorageError) as error:
+            self.unheard = self.unheard or error
+            self._work.cancel()
 
     def _give_up(self, why: str) -> None:
         if self.error is None:

@@ -1,16 +1,22 @@
 """The two streams of a command: answers go to standard output, everything else to standard error.
 
-No text can raise an encoding error here, and a reader that went away is one exception, ``ReaderGoneError``.
+No text can raise an encoding error here. An answer that cannot be written ends the command: a reader that went away is
+``ReaderGoneError``, a full device a ``StorageError``. Standard error takes what it can: no work ends because nobody can
+be told of it.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from typing import Any, TextIO
 
+from btor.errors import StorageError
+
 READER_GONE_STATUS = 141  # 128 + SIGPIPE: what a shell sees of any filter whose reader left
+READER_GONE = (errno.EPIPE, errno.ECONNRESET)
 
 
 class ReaderGoneError(Exception):
@@ -47,14 +53,49 @@ def is_unicode(stream: TextIO | None) -> bool:
 
 
 def write(stream: TextIO | None, text: str) -> None:
-    """Write ``text`` and flush it. Raises ReaderGoneError if the other end is closed; no stream, no text."""
+    """Write ``text`` and flush it; no stream, no text.
+
+    Standard error never fails, unless it is the same pipe as standard output (``2>&1 | head``). Of any other stream:
+    ReaderGoneError if the other end is closed, StorageError if the system takes no more.
+    """
     if stream is None:  # closed before we started: `btor … >&-`
         return
     try:
-        stream.write(text)
+        if text:  # an empty text would be an empty write, which a full device refuses
+            stream.write(text)
         stream.flush()
-    except (BrokenPipeError, ConnectionResetError) as error:
-        raise ReaderGoneError from error
+    except OSError as error:
+        failure = failed(stream, error)
+        if failure is not None:
+            raise failure from error
+
+
+def failed(stream: TextIO | None, error: OSError) -> ReaderGoneError | StorageError | None:
+    """What it means that ``stream`` took no more, as ``write`` tells it."""
+    gone = error.errno in READER_GONE
+    if gone and (stream is not sys.stderr or _same_file(stream, sys.stdout)):
+        return ReaderGoneError()
+    _point_nowhere(stream)
+    return None if stream is sys.stderr else StorageError.from_os_error("write", "standard output", error)
+
+
+def _same_file(one: TextIO | None, other: TextIO | None) -> bool:
+    try:
+        return one is not None and other is not None and os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError):  # one is no file
+        return False
+
+
+def _point_nowhere(*streams: TextIO | None) -> None:
+    """Let what waits in ``streams``, and all that follows, go nowhere: Python complains of nothing when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        try:
+            if stream is not None:
+                os.dup2(nowhere, stream.fileno())
+        except (OSError, ValueError):
+            continue  # it is no file
+    os.close(nowhere)
 
 
 def answer(text: str) -> None:
@@ -80,12 +121,6 @@ def ellipsis(stream: TextIO | None) -> str:
 
 
 def leave_quietly() -> int:
-    """Point the streams nowhere, so that nothing complains while Python ends; returns the exit status."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            os.dup2(nowhere, stream.fileno())
-        except (AttributeError, OSError, ValueError):
-            continue  # no stream, or one that is no file
-    os.close(nowhere)
+    """Point the streams nowhere; returns the exit status."""
+    _point_nowhere(sys.stdout, sys.stderr)
     return READER_GONE_STATUS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +16,7 @@ from btor.cli.lines import Reporter, now
 from btor.cli.logs import logging_to
 from btor.cli.options import Voice
 from btor.engine import events
-from btor.errors import BtorError, NetworkError
+from btor.errors import BtorError, NetworkError, StorageError
 
 if TYPE_CHECKING:
     from btor.engine.events import Event, Progress
@@ -132,7 +132,7 @@ class Transfer:
         self._failures: dict[int, _Failure] = {}
         self._running = len(jobs)
         self._connected = False
-        self._reader_gone = False
+        self._unheard: Exception | None = None  # why nothing more can be said on standard output
         self._work = trio.CancelScope()
         self._all_told = trio.Event()
 
@@ -145,8 +145,8 @@ class Transfer:
                     self._failures[index] = _Failure(job.refused, ending.failed_event(job.refused, job.source))
         else:
             number = self._run_session()
-        if self._reader_gone:
-            raise output.ReaderGoneError
+        if self._unheard is not None:
+            raise self._unheard
         if number is not None:
             if not self._voice.quiet:
                 output.tell("btor: interrupted: the same command goes on from here")
@@ -197,17 +197,16 @@ class Transfer:
 
     async def _report(self, happenings: AsyncIterator[Event]) -> None:
         """Tell every event until the session has closed, or nobody listens any more."""
-        try:
-            async for event in happenings:
-                if isinstance(event, events.PeerChange) and event.change == "connected":
-                    self._connected = True
-                if isinstance(event, events.Failed):
-                    continue  # the job's own task says that, once
-                if isinstance(event, events.Seeding) and not self._goal.seed:
-                    continue  # it is about to end
-                self._reporter.on_event(event)
-        except output.ReaderGoneError:
-            self._leave()
+        async for event in happenings:
+            if isinstance(event, events.PeerChange) and event.change == "connected":
+                self._connected = True
+            if isinstance(event, events.Failed):
+                continue  # the job's own task says that, once
+            if isinstance(event, events.Seeding) and not self._goal.seed:
+                continue  # it is about to end
+            self._tell(event)
+            if self._unheard is not None:
+                break
         self._all_told.set()
 
     async def _tick(self) -> None:
@@ -217,17 +216,24 @@ class Transfer:
             return
         resized = getattr(signal, "SIGWINCH", None)
         with trio.open_signal_receiver(*([] if resized is None else [resized])) as sizes:
-            while not self._reader_gone:
+            while self._unheard is None:
                 with trio.move_on_after(period):
                     await anext(sizes)
-                try:
+                with self._leaving_when_unheard():
                     self._reporter.on_tick()
-                except output.ReaderGoneError:
-                    self._leave()
 
-    def _leave(self) -> None:
-        self._reader_gone = True
-        self._work.cancel()
+    def _tell(self, event: Event) -> None:
+        with self._leaving_when_unheard():
+            self._reporter.on_event(event)
+
+    @contextmanager
+    def _leaving_when_unheard(self) -> Iterator[None]:
+        """End the work when what is said inside cannot be written."""
+        try:
+            yield
+        except (output.ReaderGoneError, StorageError) as error:
+            self._unheard = self._unheard or error
+            self._work.cancel()
 
     async def _job(self, session: SessionLike, index: int, job: Job) -> None:
         """One torrent from its source to its goal. Its error is kept, never raised."""
@@ -255,10 +261,7 @@ class Transfer:
         self._failures[index] = failure
         if self._running:
             failure.told = True
-            try:
-                self._reporter.on_event(failure.event)
-            except output.ReaderGoneError:
-                self._leave()
+            self._tell(failure.event)
 
     async def _add(self, session: SessionLike, job: Job) -> TorrentLike:
         source: str | Metainfo = job.source
@@ -310,7 +313,7 @@ class Transfer:
             f"nobody has connected for two minutes. Behind a router, forward TCP port {session.port} of it to this"
             " machine"
         )
-        self._reporter.on_event(events.Warned(time=now(), info_hash=torrent.info_hash.hex(), message=text))
+        self._tell(events.Warned(time=now(), info_hash=torrent.info_hash.hex(), message=text))
 
 
 class Patience:

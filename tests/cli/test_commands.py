@@ -253,3 +253,18 @@ def test_a_closed_pipe_ends_a_download_quietly(tmp_path: Path) -> None:
     with Process(["sh", "-c", script], tmp_path / "log") as process:
         process.check(30)
         assert process.errors() == "status 141\n"
+
+
+def test_full_devices(small: Seeder, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = [*BTOR, "download", str(SMALL), *LOCAL, "--state-dir", str(tmp_path / "state"), "--peer", small.address]
+    for redirection, folder in (("2>/dev/full", "a"), (">/dev/full", "b"), ("2>&-", "c"), ("2>/dev/full -vv", "d")):
+        script = ["sh", "-c", f'"$@" {redirection}', "sh", *command, "-d", str(tmp_path / folder)]
+        with Process(script, tmp_path / "log") as process:
+            process.check(30)
+        assert (tmp_path / folder / SMALL_FILE.name).read_bytes() == SMALL_FILE.read_bytes()
+    script = ["sh", "-c", '"$@" >/dev/full', "sh", *command, "-d", str(tmp_path / "e"), "--json"]
+    with Process(script, tmp_path / "log") as process:
+        assert process.wait(30) == 4
+        assert process.errors() == "btor: write standard output: No space left on device\n"

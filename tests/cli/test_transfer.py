@@ -333,6 +333,28 @@ def test_a_reader_that_leaves_ends_it_quietly() -> None:
     assert session.closed
 
 
+def test_a_full_standard_output_ends_it_with_4() -> None:
+    class Full(Quiet):
+        def on_event(self, event: events.Event) -> None:
+            if not isinstance(event, events.Started):
+                raise StorageError("write", "standard output", "No space left on device")
+
+    session = FakeSession({"a.torrent": completes, "b.torrent": fails(LOST)})
+    with pytest.raises(StorageError, match="standard output"):
+        run(session.scripts, reporter=Full(), session=session)
+    assert session.closed
+
+
+def test_a_warning_that_cannot_be_said_ends_it_quietly() -> None:
+    class Gone(Quiet):
+        def on_event(self, event: events.Event) -> None:
+            if isinstance(event, events.Warned):
+                raise ReaderGoneError
+
+    with pytest.raises(ReaderGoneError):
+        run({"a.torrent": completes}, reporter=Gone(), goal=Goal(seed=True, seed_seconds=300.0))
+
+
 def test_a_reader_that_leaves_is_noticed_by_the_tick_too() -> None:
     class Gone(PlainLines):
         def on_tick(self) -> None:
