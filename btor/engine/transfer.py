@@ -205,7 +205,8 @@ class Transfer:
         self.on_requests_dropped(peer.source.outstanding_count)
         self.picker.remove_source(peer.source)
         self.session.choking.forget(peer, now)
-        self.book.on_closed(peer.address, now, moved=bool(peer.received_total or peer.sent_total))
+        moved = bool(peer.received_total or peer.sent_total)
+        self.book.on_closed(peer.address, now, moved, sated=self.complete and peer.source.complete)
         twin = next((other for other in self.peers.values() if other.peer_id == peer.peer_id), None)
         if twin is not None:
             self.book.on_connected(twin.address, now)

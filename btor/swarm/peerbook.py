@@ -27,6 +27,7 @@ from btor.limits import (
     PEER_LIST,
     PEER_SHARE_OF_LIST,
     RECONNECT,
+    SEEDS_APART,
     TRUSTED_AFTER_HANDSHAKE,
     WEED_PERIOD,
 )
@@ -290,14 +291,21 @@ class PeerBook:
         entry = self._find(address) or self._enter(address, INCOMING)
         entry.connected, entry.dialling, entry.handshake, entry.ticket = True, False, now, NO_TICKET
 
-    def on_closed(self, address: Address, now: float, moved: bool) -> None:
-        """The connection is gone. ``moved``: it was worth having, so the peer is dialled again soon."""
+    def on_closed(self, address: Address, now: float, moved: bool, *, sated: bool = False) -> None:
+        """The connection is gone. ``moved``: it was worth having, so the peer is dialled again soon.
+
+        ``sated``: both sides are complete, which no further dial is likely to change.
+        """
         entry = self._find(address)
         self._listen_ports.pop(address, None)
         if entry is None:
             return
         entry.connected = False
-        if not moved:
+        if sated and not entry.patient:
+            entry.fails, entry.contact, entry.due = 0, now, now + SEEDS_APART
+            self._enqueue(entry)
+            return
+        if sated or not moved:
             self._count_failure(entry, now)
             return
         entry.fails, entry.contact, entry.due = 0, now, now + RECONNECT

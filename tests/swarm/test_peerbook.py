@@ -23,6 +23,7 @@ from btor.limits import (
     PEER_LIST_PAUSED,
     PEER_SHARE_OF_LIST,
     RECONNECT,
+    SEEDS_APART,
     TRUSTED_AFTER_HANDSHAKE,
     WEED_PERIOD,
 )
@@ -306,6 +307,33 @@ def test_an_incoming_peer_is_known_while_it_is_here() -> None:
     peers.on_closed((A[0], 40_000), 1.0, True)
     assert len(peers) == 0
     assert dial(peers, 1e6) is None
+
+
+@pytest.mark.parametrize(("address", "source"), [(A, "user"), (LOOP, "user"), (LOOP, "tracker")])
+@pytest.mark.parametrize("moved", [False, True])
+def test_where_dials_never_end_a_peer_that_is_complete_as_we_are_waits_long(
+    address: Address, source: PeerSource, moved: bool
+) -> None:
+    peers = book()
+    peers.add(address, source, 0, from_ip=ME)
+    connect(peers, address, 0)
+    for now in (10, 10 + SEEDS_APART):
+        peers.on_closed(address, now, moved, sated=True)
+        assert dial(peers, now + SEEDS_APART - 0.1) is None
+        assert dial(peers, now + SEEDS_APART) == address
+        peers.on_connected(address, now + SEEDS_APART)
+    peers.on_closed(address, 2000, False)  # it is not complete any more, or not there
+    assert dial(peers, 2001) == address
+
+
+def test_elsewhere_a_peer_that_is_complete_as_we_are_is_given_up() -> None:
+    peers = book()
+    peers.add(A, "tracker", 0)
+    for now in (0, 1000, 2000):
+        assert dial(peers, now) == A
+        peers.on_connected(A, now)
+        peers.on_closed(A, now, True, sated=True)
+    assert dial(peers, 10_000) is None
 
 
 def test_an_incoming_peer_that_a_tracker_knows_is_dialled_when_it_is_gone() -> None:
@@ -817,12 +845,15 @@ class Histories(RuleBasedStateMachine):
             self.connected[one] = 1
 
     @precondition(lambda self: +self.connected)
-    @rule(data=st.data(), moved=st.booleans())
-    def closed(self, data: st.DataObject, moved: bool) -> None:
+    @rule(data=st.data(), moved=st.booleans(), sated=st.booleans())
+    def closed(self, data: st.DataObject, moved: bool, sated: bool) -> None:
         one = data.draw(st.sampled_from(sorted(+self.connected)))
         self.connected[one] = 0
-        self.book.on_closed(one if one[1] else (one[0], 7000), self.now, moved)
-        if moved:
+        self.book.on_closed(one if one[1] else (one[0], 7000), self.now, moved, sated=sated)
+        if sated and (one[0] == ME or one in self.users):
+            self.fails[one] = 0
+            self.not_before[one] = self.now + SEEDS_APART
+        elif moved and not sated:
             self.fails[one] = 0
             self.not_before[one] = self.now + RECONNECT
         else:
