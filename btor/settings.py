@@ -10,6 +10,7 @@ from btor import limits
 DEFAULT_PORT = 6881
 VERSION = "0.1.0"
 PEER_ID_PREFIX = b"-BO0100-"  # Azureus style (BEP 20); BO is in no list
+DHT_VERSION = b"BO\x01\x00"  # what our DHT messages carry as `v`
 CLIENT_NAME = f"btor {VERSION}"
 
 
