@@ -87,6 +87,14 @@ class Availability:
         counted = sum((plane >> shift & 1) << k for k, plane in enumerate(self._planes))
         return self.seeds + counted + self._pending.get(piece, 0)
 
+    def anywhere(self) -> int:
+        """The set of pieces that a source has that does not have everything."""
+        self._merge()
+        pieces = 0
+        for plane in self._planes:
+            pieces |= plane
+        return pieces
+
     def ranked(self, pieces: int, enough: int, *, common_first: bool = False) -> list[tuple[int, int]]:
         """``pieces`` (not empty) as classes of equal count, rarest first (or most common first), with their sizes.
 

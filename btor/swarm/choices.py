@@ -60,7 +60,7 @@ def members(data: bytes, start: int) -> Iterator[int]:
 class Choices:
     """The untouched pieces of a torrent, and the order in which sources begin them."""
 
-    __slots__ = ("_availability", "_geometry", "_life", "_returns", "_rng", "_untouched", "count")
+    __slots__ = ("_availability", "_geometry", "_life", "_returns", "_rng", "_untouched", "_witness", "count")
 
     def __init__(self, geometry: Geometry, have: Bitfield, availability: Availability, rng: random.Random) -> None:
         self._geometry = geometry
@@ -70,10 +70,22 @@ class Choices:
         self._untouched = bytearray(missing.to_bytes(availability.length, "big"))
         self.count = geometry.piece_count - have.count
         self._returns = 0  # times that a piece became untouched again: a source marked dry before must look again
+        self._witness = 0  # a piece that was untouched and had by a source when one was looked for
         self._life = min(CHOICES_LIFE * max(1.0, geometry.piece_count / CHOICES_PIECES), CHOICES_LIFE_MAX)
 
     def __contains__(self, piece: int) -> bool:
         return bool(self._untouched[piece >> 3] & (0x80 >> (piece & 7)))
+
+    def obtainable(self) -> bool:
+        """Whether some source has an untouched piece."""
+        availability = self._availability
+        if not self.count or availability.seeds:
+            return bool(self.count)
+        if self._witness in self and availability.count(self._witness):
+            return True
+        pieces = int.from_bytes(self._untouched, "big") & availability.anywhere()
+        self._witness = 8 * availability.length - pieces.bit_length() if pieces else 0
+        return bool(pieces)
 
     def put_back(self, piece: int) -> None:
         """``piece`` is untouched again."""

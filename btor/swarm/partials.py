@@ -12,6 +12,9 @@ filled alone keeps its owner.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 from btor.swarm.source import Source
 
 
@@ -50,8 +53,8 @@ class Partials:
         self.reserved: dict[int, OpenPiece] = {}
         self.alone: dict[int, OpenPiece] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self.shared or self.reserved or self.alone)
+    def __iter__(self) -> Iterator[int]:
+        return chain(self.shared, self.reserved, self.alone)
 
     def put(self, open_: OpenPiece) -> None:
         """The piece has free blocks. Again does nothing."""

@@ -247,8 +247,8 @@ class Picker(Holdings):
 
     @property
     def in_endgame(self) -> bool:
-        """Whether every missing block is asked of somebody."""
-        return bool(self._open) and not (self._choices.count or self._partials)
+        """Whether every missing block is asked of somebody, those apart that nobody here has."""
+        return bool(self._open) and not (self._choices.obtainable() or any(map(self.availability, self._partials)))
 
     def _take_busy(self, source: Source, runs: list[Run]) -> None:
         """Ask one block that others owe us, of a random piece, with few owners if there is one; the source is idle.
@@ -304,6 +304,9 @@ class Picker(Holdings):
         Returns three things about them. A mask of those that were outstanding at this source or are forgiven (timed
         out, cancelled or choked away before): any other was not requested. A mask of those that are new: keep them,
         and only them. Whether the piece now has all its blocks: a verdict is due (``on_verified``, ``on_failed``).
+
+        A late block opens a piece that became untouched meanwhile: else a source that is slower than our patience
+        would send everything for nothing.
         """
         mask = ((1 << count) - 1) << first
         owed = source.outstanding.get(piece, 0)
@@ -318,9 +321,9 @@ class Picker(Holdings):
         if source.avoid:
             self._choices.trust_again(source)
         open_ = self._open.get(piece)
-        if open_ is None:
-            return asked | late, 0, False
-        if open_.alone is not None and open_.owner is not source:
+        if open_ is None and late and piece in self._choices and not source.on_parole:
+            open_ = self._reopen(piece)
+        if open_ is None or (open_.alone is not None and open_.owner is not source):
             return asked | late, 0, False
         new = open_.missing & (asked | late)
         if not new:
@@ -329,6 +332,14 @@ class Picker(Holdings):
         if late or open_.extra is not None:
             self._settle(open_, new)
         return asked | late, new, not open_.missing
+
+    def _reopen(self, piece: int) -> OpenPiece:
+        """Open the untouched ``piece``, all of whose blocks are free."""
+        self._choices.take_out(piece)
+        every = self.geometry.all_blocks(piece)
+        self._open[piece] = open_ = OpenPiece(piece, every, every)
+        self._partials.put(open_)
+        return open_
 
     def _settle(self, open_: OpenPiece, new: int) -> None:
         """Blocks have arrived that may be free, or still owed by others: nobody else is to send them."""

@@ -48,6 +48,8 @@ def test_counts_equal_a_recount_after_each_step(history: tuple[int, list[tuple[s
         elif sources:
             counted.remove(pieces_of(size, sources.pop(len(members) % len(sources))))
         recount = Counter(piece for source in sources for piece in source)
+        if step == "remove":
+            assert members_of(size, counted.anywhere()) == recount.keys()
         assert [counted.count(piece) for piece in range(size)] == [recount[piece] for piece in range(size)]
 
 

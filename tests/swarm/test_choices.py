@@ -88,6 +88,30 @@ def test_a_snubbed_source_begins_with_the_most_common() -> None:
     assert sorted(torrent.pick(seed, 10)) == list(range(10))
 
 
+def test_untouched_pieces_can_be_had_while_a_source_has_one() -> None:
+    torrent = Torrent(20, have={0})
+    choices = torrent.choices
+    assert not choices.obtainable()
+    source = torrent.source({0, 5, 6, 19})
+    for _ in (5, 6, 19):
+        assert choices.obtainable()
+        assert choices.obtainable()  # from what was found before
+        torrent.pick(source, 1)
+    assert not choices.obtainable()
+    choices.put_back(6)
+    assert choices.obtainable()
+    torrent.availability.remove(0b00000010 << 16)
+    assert not choices.obtainable()
+    torrent.source()
+    assert choices.obtainable()
+
+
+def test_nothing_untouched_can_be_had_of_a_seed_when_there_is_nothing() -> None:
+    torrent = Torrent(3, have={0, 1, 2})
+    torrent.source()
+    assert not torrent.choices.obtainable()
+
+
 def test_of_equals_a_run_ascends_from_anywhere() -> None:
     starts = Counter()  # type: Counter[int]
     for seed in range(300):

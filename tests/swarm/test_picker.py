@@ -307,6 +307,28 @@ def test_a_block_of_a_piece_that_is_not_open_is_not_new() -> None:
     assert picker.on_blocks(source, 0, 0, 1) == (1, 0, False)
 
 
+@pytest.mark.parametrize("size", [1, 2], ids=["the whole piece", "a part"])
+def test_a_late_block_opens_a_piece_that_became_untouched(size: int) -> None:
+    picker = picker_of(4, size)
+    source, other = join(picker, {0}), join(picker, {0})
+    take(picker, source, 1)
+    picker.release(source, [(0, 0, 1)])
+    assert list(picker._open) == []
+    assert picker.on_blocks(source, 0, 0, 1) == (1, 1, size == 1)
+    picker.check_invariants()
+    assert take(picker, other, 4) == [(0, first, 1) for first in range(1, size)]
+
+
+def test_on_parole_a_late_block_opens_no_piece() -> None:
+    picker = picker_of(4, 1)
+    source = join(picker, {0})
+    take(picker, source, 1)
+    picker.release(source, [(0, 0, 1)])
+    source.on_parole = True
+    assert picker.on_blocks(source, 0, 0, 1) == (1, 0, False)
+    picker.check_invariants()
+
+
 @pytest.mark.parametrize("why", ["timed out", "choked"])
 def test_a_late_block_is_forgiven_and_used_once(why: str) -> None:
     picker = picker_of(4, 4)
@@ -565,6 +587,29 @@ def test_no_endgame_for_a_source_that_lacks_the_missing_pieces() -> None:
     assert take(picker, other, 3) == []
 
 
+def test_what_nobody_here_has_does_not_keep_the_endgame_waiting() -> None:
+    picker = picker_of(3, 2)
+    fetch(picker, gone := join(picker, {1}), 1)
+    picker.remove_source(gone)  # piece 1 is half done, piece 2 untouched
+    slow, idle = join(picker, {0}), join(picker, {0})
+    assert take(picker, slow, 2) == [(0, 0, 2)]
+    assert picker.in_endgame
+    assert len(take(picker, idle, 2)) == 1
+
+
+@pytest.mark.parametrize("piece", [1, 2], ids=["half done", "untouched"])
+def test_what_somebody_here_has_keeps_the_endgame_waiting(piece: int) -> None:
+    picker = picker_of(3, 2)
+    fetch(picker, gone := join(picker, {1}), 1)
+    picker.remove_source(gone)
+    slow, idle = join(picker, {0}), join(picker, {0})
+    take(picker, slow, 2)
+    choking = join(picker, {piece})
+    choking.choked = True
+    assert not picker.in_endgame
+    assert take(picker, idle, 2) == []
+
+
 # --- verdicts ----------------------------------------------------------------------------------------------------
 
 
@@ -586,6 +631,13 @@ def test_a_failed_piece_is_filled_by_one_source_that_had_no_part_in_it() -> None
     assert fetch(picker, three, 4) == [(piece, 2, 2)]
     assert picker.have.count == 6
     assert not one.on_parole and not two.on_parole
+
+
+def test_a_source_that_lacks_the_failed_piece_does_not_become_its_owner() -> None:
+    picker = picker_of(2, 1)
+    suspect = join(picker, {0})
+    fail(picker, {suspect: take(picker, suspect, 1)})
+    assert take(picker, join(picker, {1}), 2) == [(1, 0, 1)]
 
 
 @pytest.mark.parametrize("stranger", ["none", "choked", "snubbed", "without the piece", "too slow to ask"])
