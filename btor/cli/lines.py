@@ -39,11 +39,12 @@ class Reporter(Protocol):
 
 
 class Names:
-    """The names of torrents by info hash, safe to print, and which of them are known to seed."""
+    """The names of torrents by info hash, safe to print, and what is known of them already."""
 
     def __init__(self) -> None:
         self._names: dict[str | None, str] = {}
         self._seeding: set[str | None] = set()
+        self._failing: set[tuple[str | None, str]] = set()  # trackers: info hash and URL
 
     def learn(self, event: Event) -> bool:
         """Remember what ``event`` tells. False: it only repeats what it has said before."""
@@ -54,6 +55,13 @@ class Names:
             self._seeding.add(event.info_hash)
             return not known
         return True
+
+    def turned(self, answer: events.TrackerAnswer) -> bool:
+        """Whether a tracker fails that did not, or works again."""
+        key = (answer.info_hash, answer.url)
+        failed = key in self._failing
+        (self._failing.discard if answer.ok else self._failing.add)(key)
+        return failed == answer.ok
 
     def of(self, event: Event) -> str:
         """The name of the torrent that ``event`` is about."""
@@ -80,9 +88,9 @@ def _happening(event: Event) -> tuple[str, int]:
             source = "by the resume record" if event.from_ == "resume" else "by their hashes"
             return f"{known} {source}", 0 if event.have_pieces else 1
         case events.TrackerAnswer(ok=True):
-            return words.join(f"{event.url}: {words.count(event.peers, 'peer')}", event.message), 1
+            return words.join(f"tracker {event.url}: {words.count(event.peers, 'peer')}", event.message), 1
         case events.TrackerAnswer():
-            return f"{event.url}: {event.message}", 1
+            return f"tracker {event.url}: {event.message}", 1
         case events.PeerChange(change="banned"):
             return f"{event.address} {event.client}: banned: {event.reason}", 1
         case events.PeerChange():
@@ -123,7 +131,10 @@ class PlainLines:
         news = self._names.learn(event)
         if isinstance(event, events.Stopped | events.Failed):
             self._latest.pop(event.info_hash, None)
-        if news and (line := notice(event, self._names.of(event), self._verbosity)):
+        verbosity = self._verbosity
+        if isinstance(event, events.TrackerAnswer) and self._names.turned(event):
+            verbosity = max(verbosity, 1)
+        if news and (line := notice(event, self._names.of(event), verbosity)):
             self.say(line)
 
     def on_tick(self) -> None:

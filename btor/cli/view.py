@@ -124,7 +124,8 @@ def _figures(line: Text, progress: Progress, columns: int, signs: Signs) -> Text
         parts = [("  seeding", "green"), _up(progress, signs), _peers(progress)]
     else:
         eta = "" if progress.eta is None else f"eta {words.duration(progress.eta)}"
-        parts = [(f" {words.rate(progress.down_rate):>9}", "green"), _up(progress, signs), _peers(progress)]
+        parts = [(f" {words.rate(progress.down_rate):>9}", "green"), _up(progress, signs)]
+        parts += [] if words.names_peers(progress) else [_peers(progress)]
         parts += [(f" {eta:>12}", "cyan"), (f"  {words.size(done):>7} of {words.size(whole):>7}", "dim")]
     line.append(_percent_of(done, whole))
     room = columns - line.cell_len - 1 - BAR_MIN

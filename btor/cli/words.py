@@ -51,12 +51,17 @@ def count(number: int, noun: str) -> str:
 
 
 def waiting(progress: Progress) -> str:
-    """What a torrent does instead of downloading or seeding, and why; empty while bytes are what it is about."""
+    """What a torrent does instead of downloading or seeding, and why; empty while bytes are what it is about.
+
+    Of one that seeds: why nobody comes.
+    """
     match progress.state:
         case "checking":
             return f"checking {progress.checked_pieces * 100 // max(progress.pieces, 1)} %"
-        case "downloading" | "seeding":
+        case "downloading":
             return ""
+        case "seeding":
+            return progress.reason
         case "disk_full":
             return progress.reason or "the disk is full"
         case "waiting":
@@ -75,12 +80,20 @@ def progress_line(name: str, progress: Progress) -> str:
     if progress.state == "checking":
         return f"{name}: {waiting(progress)}"
     down, up = f"{rate(progress.down_rate)} down", f"{rate(progress.up_rate)} up"
-    peers = count(progress.peers, "peer")
     if progress.state == "seeding":
-        return f"{name}: seeding, {up}, {size(progress.uploaded)} in all, {peers}"
-    parts = [f"{percent(progress.done_bytes, progress.total_bytes)} of {size(progress.total_bytes)}", down, up, peers]
-    if progress.eta is not None:
+        parts = ["seeding", up, f"{size(progress.uploaded)} in all"]
+    else:
+        parts = [f"{percent(progress.done_bytes, progress.total_bytes)} of {size(progress.total_bytes)}", down, up]
+    why = waiting(progress) or progress.reason
+    if not names_peers(progress):
+        parts.append(count(progress.peers, "peer"))
+    if progress.eta is not None and progress.state != "seeding":
         parts.append(f"eta {duration(progress.eta)}")
-    if why := waiting(progress) or progress.reason:
+    if why:
         parts.append(why)
     return f"{name}: {', '.join(parts)}"
+
+
+def names_peers(progress: Progress) -> bool:
+    """Whether the reason of a torrent that waits says how many peers it has."""
+    return count(progress.peers, "peer") in progress.reason.split(", ")

@@ -5,6 +5,7 @@ Imported with ``http``, and so only when the first HTTP request is made.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -210,7 +211,8 @@ async def _connect_first(network: Network, places: Sequence[tuple[Address, str |
         try:
             transport = await network.connect(address, local=local)
         except OSError as error:
-            reasons.append(error.strerror or str(error))
+            # trio's own text names the address as Python would write it
+            reasons.append(os.strerror(error.errno) if error.errno else str(error))
             ended.set()
             return
         if won:

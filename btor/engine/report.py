@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -11,6 +11,9 @@ from btor.engine.events import Failed, Progress, Started, State
 if TYPE_CHECKING:
     from btor.engine.torrent import Torrent
     from btor.errors import BtorError
+
+
+FAILURES_SHOWN: Final = 2  # reasons of trackers that failed, the latest
 
 
 def started(torrent: Torrent) -> Started:
@@ -74,13 +77,15 @@ def progress(torrent: Torrent, state: State) -> Progress:
 def _reason(torrent: Torrent, state: State) -> str:
     """Why it waits, in words."""
     transfer, tiers = torrent.transfer, torrent.tiers
-    if transfer is None or state not in ("waiting", "disk_full"):
+    if transfer is None:
         return ""
     if state == "disk_full":
         return "no space left on the disk"
-    parts = []
-    if tiers.total:
-        parts.append(f"trackers {tiers.working}/{tiers.total}")
+    if state == "seeding" and not transfer.peers and torrent.tracker_failures and not tiers.working:
+        return _trackers(torrent)  # so nobody can know of us
+    if state != "waiting":
+        return ""
+    parts = [_trackers(torrent)] if tiers.total else []
     peers = list(transfer.peers.values())
     parts.append(f"{len(peers)} peer" + ("" if len(peers) == 1 else "s"))
     if peers and not any(peer.am_interested for peer in peers):
@@ -94,3 +99,13 @@ def _reason(torrent: Torrent, state: State) -> str:
     elif not peers and not tiers.total:
         parts.append("no source of peers")
     return ", ".join(parts)
+
+
+def _trackers(torrent: Torrent) -> str:
+    """How many trackers work, and if none does, why not."""
+    tiers = torrent.tiers
+    text = f"trackers {tiers.working}/{tiers.total}"
+    reasons = list(dict.fromkeys(reversed(torrent.tracker_failures.values())))
+    if tiers.working or not reasons:
+        return text
+    return f"{text} (announce: {'; '.join(reasons[:FAILURES_SHOWN])})"

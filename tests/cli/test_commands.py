@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,7 +16,7 @@ import pytest
 
 from tests.cli.running import CONTENT, TORRENTS, Ended, child
 from tools._btor import Seeder, seed
-from tools._processes import BTOR, Process
+from tools._processes import BTOR, Process, wait_until
 
 MANY = TORRENTS / "many-files.torrent"
 SMALL = TORRENTS / "one-small-piece.torrent"
@@ -113,6 +114,34 @@ def test_nothing_arrives_in_time(tmp_path: Path) -> None:
     last = events(ended)[-1]
     assert (last["event"], last["code"], last["kind"]) == ("error", 5, "network")
     assert "nothing has arrived for 0:02" in ended.last_error
+
+
+@pytest.fixture
+def deaf_tracker(tmp_path: Path) -> Iterator[Path]:
+    """A torrent whose tracker is at a port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/announce"
+        torrent = tmp_path / "deaf.torrent"
+        assert child(["create", SMALL_FILE, "-o", torrent, "--tracker", url]).status == 0
+        server.shutdown(socket.SHUT_RDWR)  # listens no more, and keeps the port
+        yield torrent
+
+
+def test_why_trackers_fail_is_said(deaf_tracker: Path, tmp_path: Path) -> None:
+    ended = download(tmp_path, deaf_tracker, "--timeout", "3s")
+    assert ended.status == 5
+    first, last = ended.err.splitlines()
+    assert first.startswith("one-small-piece.txt: tracker http://127.0.0.1:")
+    assert first.endswith("/announce: no connection: Connection refused")
+    assert last.endswith(
+        "nothing has arrived for 0:03: trackers 0/1 (announce: no connection: Connection refused), 0 peers"
+    )
+
+
+def test_why_nobody_finds_a_seed_is_said(deaf_tracker: Path, tmp_path: Path) -> None:
+    command = [*BTOR, "seed", str(deaf_tracker), str(SMALL_FILE), *LOCAL, "--state-dir", str(tmp_path), "--json"]
+    with Process(command, tmp_path / "log") as process:
+        wait_until("a reason", lambda: any("(announce: " in line.get("reason", "") for line in process.events()), 30)
 
 
 def test_a_file_in_the_way(small: Seeder, tmp_path: Path) -> None:
@@ -235,9 +264,12 @@ def test_seeding_a_part(tmp_path: Path) -> None:
     with Process(command, tmp_path / "log") as process:
         checked = process.wait_event("checked")
         assert 0 < checked["have_pieces"] < checked["pieces"]
-        process.wait_event("progress")
+        assert process.wait_event("seeding")["port"] == process.events()[0]["port"] != 0
+        assert process.wait_event("progress")["state"] == "seeding"
         process.signal(signal.SIGTERM)
         assert process.wait(10) == 143
+        kinds = [event["event"] for event in process.events()]
+        assert kinds.index("checked") < kinds.index("seeding")
 
 
 def test_a_port_that_is_taken(small: Seeder, tmp_path: Path) -> None:

@@ -39,19 +39,19 @@ CASES: list[tuple[Event, int, str]] = [
     (
         event(events.TrackerAnswer, url="u", ok=True, peers=3, seeders=1, leechers=2, interval=60.0, message=""),
         1,
-        "u: 3 peers",
+        "tracker u: 3 peers",
     ),
     (
         event(events.TrackerAnswer, url="u", ok=True, peers=1, seeders=1, leechers=2, interval=60.0, message="hello"),
         1,
-        "u: 1 peer: hello",
+        "tracker u: 1 peer: hello",
     ),
     (
         event(
             events.TrackerAnswer, url="u", ok=False, peers=0, seeders=None, leechers=None, interval=None, message="no"
         ),
         1,
-        "u: no",
+        "tracker u: no",
     ),
     (
         event(events.PeerChange, address="a", client="c", change="banned", reason="bad data"),
@@ -104,6 +104,32 @@ def test_foreign_texts_are_filtered(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.count("\n") == 4
     for character in ("\x1b", "\x07", "\u202e"):
         assert character not in err
+
+
+def tracked(url: str, *, message: str = "", info_hash: str = INFO_HASH) -> Event:
+    """A tracker's answer; with a message, its failure."""
+    figures: dict[str, Any] = {"peers": 2, "seeders": None, "leechers": None, "interval": None}
+    return events.TrackerAnswer(time=1.0, info_hash=info_hash, url=url, ok=not message, message=message, **figures)
+
+
+def test_a_tracker_is_spoken_of_when_it_fails_and_when_it_works_again(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = PlainLines()
+    reporter.on_event(event(events.Started, name="x", total_bytes=1, piece_length=1, pieces=1, port=1))
+    for answer in (tracked("u"), tracked("u"), tracked("v", message="no"), tracked("v", message="still no")):
+        reporter.on_event(answer)
+    assert capsys.readouterr().err == "x: tracker v: no\n"
+    reporter.on_event(tracked("v", message="no", info_hash="another"))
+    assert capsys.readouterr().err == "another: tracker v: no\n"
+    for answer in (tracked("v"), tracked("v"), tracked("u", message="gone")):
+        reporter.on_event(answer)
+    assert capsys.readouterr().err == "x: tracker v: 2 peers\nx: tracker u: gone\n"
+
+
+def test_with_v_every_answer_of_a_tracker_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = PlainLines(1)
+    for answer in (tracked("u"), tracked("u"), tracked("u", message="no"), tracked("u", message="no")):
+        reporter.on_event(answer)
+    assert capsys.readouterr().err.count("tracker u: ") == 4
 
 
 def test_seeding_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,11 @@ def test_wide_shows_everything() -> None:
     assert re.fullmatch(r" 25\.0 % ━+─+ 1\.00 MB/s  ↑ 2\.00 KB/s   3 peers     eta 3:10  1\.00 MB of 4\.00 MB", figures)
 
 
+def test_peers_are_counted_once() -> None:
+    row = Row("x", progress(state="waiting", reason=WAITING, peers=4, eta=None))
+    assert "\n".join(drawn([row], 100)).count("4 peers") == 1
+
+
 @pytest.mark.parametrize("signs", [UNICODE, ASCII])
 def test_eta_goes_first_then_peers(signs: Signs) -> None:
     seen: list[tuple[str, ...]] = []

@@ -90,3 +90,17 @@ def test_plain_lines_say_what_matters() -> None:
         words.progress_line("x", progress(state="seeding", peers=1))
         == "x: seeding, 2.00 KB/s up, 7.00 KB in all, 1 peer"
     )
+
+
+def test_peers_are_counted_once() -> None:
+    waits = progress(state="waiting", reason="trackers 0/1, 0 peers", peers=0, eta=None, done_bytes=0, down_rate=0.0)
+    line = words.progress_line("x", waits)
+    assert line == "x: 0.0 % of 4.00 MB, 0 B/s down, 2.00 KB/s up, trackers 0/1, 0 peers"
+    eleven = progress(state="waiting", reason="trackers 0/1, 11 peers", peers=1, eta=None)
+    assert words.progress_line("x", eleven).count(" peer") == 2
+
+
+def test_a_seed_that_nobody_can_find_says_why() -> None:
+    alone = progress(state="seeding", peers=0, reason="trackers 0/1 (announce: no)")
+    line = words.progress_line("x", alone)
+    assert line == "x: seeding, 2.00 KB/s up, 7.00 KB in all, 0 peers, trackers 0/1 (announce: no)"
