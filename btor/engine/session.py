@@ -144,7 +144,8 @@ class Session:
         return torrent
 
     async def _live(self, torrent: Torrent, peers: Sequence[Address]) -> None:
-        torrent.bug = await self.container.run(f"torrent {torrent.name}", torrent.run, peers)
+        bug = await self.container.run(f"torrent {torrent.name}", torrent.run, peers)
+        torrent.bug = torrent.bug or bug
 
     def events(self) -> Subscription:
         """The events of all torrents, beginning with a snapshot of each."""
@@ -197,9 +198,24 @@ class Session:
         """Unix time, for events only."""
         return time.time()
 
-    def in_background(self, child: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """Run something that outlives peers."""
-        self._outer.start_soon(self.container.run, child.__name__, child, *args)
+    def in_background(
+        self,
+        child: Callable[..., Awaitable[None]],
+        *args: Any,
+        on_bug: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        """Run something that outlives peers. ``on_bug`` is called with what nobody expected, if that ends it."""
+        self._outer.start_soon(self._run_contained, child, args, on_bug)
+
+    async def _run_contained(
+        self,
+        child: Callable[..., Awaitable[None]],
+        args: tuple[Any, ...],
+        on_bug: Callable[[BaseException], None] | None,
+    ) -> None:
+        bug = await self.container.run(child.__name__, child, *args)
+        if bug is not None and on_bug is not None:
+            on_bug(bug)
 
     def flush_soon(self, peer: Peer | Transfer) -> None:
         """Send what waits for ``peer``, or for all peers of a torrent, together with what comes within a moment."""

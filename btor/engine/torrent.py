@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -62,7 +62,6 @@ class Torrent:
         self.key = session.rng.randrange(1 << 32)
         enabled = options.trackers_enabled and session.settings.trackers
         self.tiers = Tiers(metainfo.trackers if enabled else (), session.rng, private=metainfo.private)
-        self.tracker_failures: dict[str, str] = {}  # of trackers that failed when last asked, the latest at the end
         self._added = trio.current_time()
         self._state: State = "checking"
         self._checked: Checked | None = None
@@ -94,7 +93,7 @@ class Torrent:
     @property
     def ended(self) -> bool:
         """Whether it has failed or been removed: what still comes of its work changes nothing that is told."""
-        return self.error is not None or self._ended.is_set()
+        return self.error is not None or self.bug is not None or self._ended.is_set()
 
     def events(self) -> Subscription:
         """What happens, beginning with a snapshot; ends when the torrent does."""
@@ -206,12 +205,9 @@ class Torrent:
         if have.complete:
             self._state = "seeding"
             await self._settle_complete()
-        elif self.keeper.seed_only:  # a part of it
-            self._state = "seeding"
-            transfer.paused_requests = True
-            self._tell_seeding(trio.current_time())
         else:
             self._state = "downloading"
+            transfer.paused_requests = self.keeper.seed_only
 
     async def _exchange(self) -> None:
         """In and out of the swarm, as pauses come and go."""
@@ -253,9 +249,18 @@ class Torrent:
         )
         self.feed.end()
 
+    def in_background(self, child: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Run something that outlives its peers, and without which it cannot go on: a bug there ends the torrent."""
+        self.session.in_background(child, *args, on_bug=self._on_bug)
+
+    def _on_bug(self, bug: BaseException) -> None:
+        if not self.ended:
+            self.bug = bug
+            self._life.cancel()
+
     async def save(self, *, final: bool = False, durable: bool = False) -> None:
         """Make the resume record say what is durable; errors are the torrent's. The options are those of the keeper."""
-        await see_through(self.session.in_background, self._save, final, durable)
+        await see_through(self.in_background, self._save, final, durable)
 
     async def _save(self, final: bool, durable: bool) -> None:
         self.unsaved = False
@@ -295,9 +300,9 @@ class Torrent:
 
     def on_complete(self) -> None:
         """The last piece was verified, before the torrent ended."""
-        self._state = "seeding"
+        self._state = "seeding"  # then the tick need not see to it
+        self.in_background(self._settle_complete)
         self.session.announcer.completed(self)
-        self.session.in_background(self._settle_complete)
 
     async def _settle_complete(self) -> None:
         """Say that it is complete, when it is durable if that was asked for."""
@@ -352,6 +357,8 @@ class Torrent:
         """Once a second."""
         transfer = self.transfer
         if transfer is not None and transfer.active:
+            if transfer.complete and self._state == "downloading":
+                self.on_complete()  # a bug in a peer kept it from being told
             transfer.on_tick(now)
             if not transfer.peers and not transfer.dialling:
                 self.session.announcer.hurry(self)
@@ -410,9 +417,6 @@ class Torrent:
         message: str,
     ) -> None:
         """An announce or a scrape ended."""
-        self.tracker_failures.pop(url, None)
-        if not ok:
-            self.tracker_failures[url] = message
         self.publish(
             TrackerAnswer,
             url=url,

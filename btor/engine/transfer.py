@@ -69,7 +69,7 @@ class Transfer:
             on_hashed=self.on_hashed,
             on_void=self.on_void,
             on_error=torrent.on_storage_error,
-            in_background=session.in_background,
+            in_background=torrent.in_background,
         )
         self.peers: dict[int, Peer] = {}
         self.dialling = 0
@@ -289,7 +289,7 @@ class Transfer:
                 self.picker.on_verified(piece)
             return
         if not matches:
-            self.session.in_background(self._on_bad_piece, piece)  # a pause must not make us forget it
+            self.torrent.in_background(self._on_bad_piece, piece)  # a pause must not make us forget it
             return
         self.done_bytes += self.geometry.piece_size(piece)
         self.picker.on_verified(piece)

@@ -28,7 +28,7 @@ from btor.metainfo.torrent_file import Metainfo
 from btor.settings import Settings
 from tests.simulated.network import Host, World
 from tests.simulated.schedule import simulate
-from tests.simulated.scripted_peer import BITFIELD, INTERESTED, PIECE, REQUEST, ScriptedPeer
+from tests.simulated.scripted_peer import BITFIELD, INTERESTED, PIECE, REQUEST, DisconnectedError, ScriptedPeer
 from tests.storage.torrents import File, random_bytes, stream, torrent
 
 E = TypeVar("E", bound=Event)
@@ -194,6 +194,23 @@ class Lab:
             peers=[self.address(peer.session) if isinstance(peer, Torrent) else peer for peer in peers],
             **(add or {}),
         )
+
+    async def serving(self, sample: Sample, *, up: float | None = None) -> Address:
+        """Where a scripted peer seeds ``sample`` to everybody who calls: no session and no disk is behind it."""
+        caller = await self.listen(self.host(up=up))
+
+        async def accept() -> None:
+            while True:
+                try:
+                    peer = await caller.accept(sample, has=range(sample.pieces))
+                except DisconnectedError:
+                    continue
+                except trio.ClosedResourceError:
+                    return
+                self.nursery.start_soon(peer.serve, sample.content, sample.metainfo.geometry.piece_length)
+
+        self.nursery.start_soon(accept)
+        return caller.address
 
     # -- scripted peers -------------------------------------------------------------------------------------------
 

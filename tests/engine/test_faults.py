@@ -134,24 +134,6 @@ async def test_a_bug_at_any_call_of_one_peer(lab: Lab, at: int) -> None:
 # --- an error of the system at every place ---------------------------------------------------------------------------
 
 
-async def serving(lab: Lab) -> Address:
-    """Where a scripted peer seeds the content to everybody who calls: no disk is behind it."""
-    caller = await lab.listen(lab.host(up=300_000))
-
-    async def accept() -> None:
-        while True:
-            try:
-                peer = await caller.accept(CONTENT, has=range(CONTENT.pieces))
-            except DisconnectedError:
-                continue
-            except trio.ClosedResourceError:
-                return
-            lab.nursery.start_soon(peer.serve, CONTENT.content, CONTENT.metainfo.geometry.piece_length)
-
-    lab.nursery.start_soon(accept)
-    return caller.address
-
-
 CALLS = ("write_all", "read_all", "readv_cached", "open_below", "sync_folder")
 
 
@@ -162,7 +144,7 @@ async def test_any_operation_of_the_disk_fails_once(
     lab: Lab, at: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The torrent ends with an error of storage or completes; what it believes is on disk; the next run goes on."""
-    address = await serving(lab)
+    address = await lab.serving(CONTENT, up=300_000)
     calls = 0
 
     def trapped(real: Callable[..., Any]) -> Callable[..., Any]:
