@@ -62,6 +62,7 @@ class Torrent:
         self.key = session.rng.randrange(1 << 32)
         enabled = options.trackers_enabled and session.settings.trackers
         self.tiers = Tiers(metainfo.trackers if enabled else (), session.rng, private=metainfo.private)
+        self.tracker_failures: dict[str, str] = {}  # of trackers that failed when last asked, the latest at the end
         self._added = trio.current_time()
         self._state: State = "checking"
         self._checked: Checked | None = None
@@ -205,9 +206,12 @@ class Torrent:
         if have.complete:
             self._state = "seeding"
             await self._settle_complete()
+        elif self.keeper.seed_only:  # a part of it
+            self._state = "seeding"
+            transfer.paused_requests = True
+            self._tell_seeding(trio.current_time())
         else:
             self._state = "downloading"
-            transfer.paused_requests = self.keeper.seed_only
 
     async def _exchange(self) -> None:
         """In and out of the swarm, as pauses come and go."""
@@ -417,6 +421,9 @@ class Torrent:
         message: str,
     ) -> None:
         """An announce or a scrape ended."""
+        self.tracker_failures.pop(url, None)
+        if not ok:
+            self.tracker_failures[url] = message
         self.publish(
             TrackerAnswer,
             url=url,
