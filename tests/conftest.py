@@ -20,6 +20,7 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BTOR_STATE_DIR", str(folder))
+        patch.setenv("XDG_STATE_HOME", str(folder / "home"))  # where running torrents say what they write to
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             patch.delenv(name, raising=False)
         yield folder

@@ -16,9 +16,10 @@ from btor.errors import IncompleteError, StorageError
 from btor.limits import MIB
 from btor.metainfo.bitfield import Bitfield
 from btor.storage.checkpoint import Checkpoint, Snapshot
+from btor.storage.claims import FilesClaimed, user_folder
 from btor.storage.files import Content, locate
 from btor.storage.resume import ResumeRecord, clean, load
-from btor.storage.state import DestinationLock, StateError
+from btor.storage.state import StateError
 from btor.storage.survey import Survey, refuse, survey
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Keeper:
         self.device = 0
         self.content: Content
         self._state_dir: Path | None = session.settings.state_dir
-        self._lock: DestinationLock | None = None
+        self._claimed: FilesClaimed | None = None
         self._checkpoint: Checkpoint | None = None
         self._saving = trio.Lock()
         self._closed = False
@@ -76,7 +77,7 @@ class Keeper:
             writable=not self.seed_only,
             follow_links=self.seed_only,
         )
-        record = await _in_thread(self._lock_and_load, top)
+        record = await _in_thread(self._claim_and_load, top)
         found = await _in_thread(partial(survey, self.content, record, recheck=self._options.recheck))
         protect = not (self.seed_only or self._options.overwrite)
         if protect:
@@ -103,16 +104,17 @@ class Keeper:
         place = self._options.place
         return place if self._options.place_is_content else place / self._metainfo.name
 
-    def _lock_and_load(self, top: Path) -> ResumeRecord | None:
-        """The resume record, if there is one that may be believed. StorageError: somebody else holds the place."""
-        if self._state_dir is None:
-            return None
+    def _claim_and_load(self, top: Path) -> ResumeRecord | None:
+        """The resume record, if there is one that may be believed. StorageError: somebody else writes there."""
         info_hash = self._metainfo.info_hash
         record = None
         with self.content.users:
+            if not self.seed_only:  # first of all: a record is only as good as nobody else is at work on the files
+                self._claim()
+            if self._state_dir is None:
+                return None
             try:
-                if not self.seed_only:  # first the lock: a record is only as good as nobody else is at work on it
-                    self._lock = DestinationLock(self._state_dir, info_hash, top)
+                if not self.seed_only:
                     clean(self._state_dir, info_hash, top)
                 record = load(self._state_dir, info_hash, top)
             except StateError as error:
@@ -120,6 +122,14 @@ class Keeper:
         if record is not None:
             self._past = (record.uploaded, record.downloaded)
         return record
+
+    def _claim(self) -> None:
+        """Nobody else may write to these files now; where nobody can be told, that is a warning."""
+        folders = [folder for folder in (user_folder(), self._state_dir) if folder is not None]
+        try:
+            self._claimed = FilesClaimed(self.content, folders)
+        except StateError as error:
+            self.warnings.append(f"nothing keeps another btor from writing to the same files: {error}")
 
     def _give_records_up(self, error: StateError) -> None:
         """Go on without, after a warning, unless records were asked for; then it is the torrent's end."""
@@ -214,8 +224,8 @@ class Keeper:
 
     def _let_go(self) -> None:
         self.content.close()
-        if self._lock is not None:
-            self._lock.release()
+        if self._claimed is not None:
+            self._claimed.release()
 
 
 async def _in_thread(work: Callable[[*Args], T], *args: *Args) -> T:

@@ -1,19 +1,15 @@
-"""The private folder of resume records and locks: what is in it only its owner can read, and no link is followed."""
+"""Private folders, of resume records and such: what is in them only their owner can read, and no link is followed."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
 
 from btor.errors import StorageError
 from btor.storage import system
-
-_log = logging.getLogger(__name__)
 
 _NEW = ".new-"  # and the number of the process that writes it
 FOLDER = "resume"  # below the state directory, which may be one that a person named and uses for other things too
@@ -34,9 +30,9 @@ def file_name(info_hash: bytes, top: Path) -> str:
     return f"{info_hash.hex()}-{hashlib.sha256(os.fsencode(real_top(top))).hexdigest()[:16]}"
 
 
-def private_folder(state_dir: Path) -> str:
-    """The folder of records below ``state_dir``, made if need be (0700). StateError."""
-    path = os.path.join(os.path.abspath(state_dir), FOLDER)
+def private_folder(state_dir: Path, name: str = FOLDER) -> str:
+    """The folder ``name``, by default that of records, below ``state_dir``, made if need be (0700). StateError."""
+    path = os.path.join(os.path.abspath(state_dir), name)
     try:
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
         try:
@@ -119,62 +115,3 @@ def _remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
-
-
-class DestinationLock:
-    """Keeps everybody else from the same torrent in the same place. A context manager; ``release`` ends it.
-
-    StorageError when it is held already; the message names the process. StateError: nobody can hold it here.
-    """
-
-    def __init__(self, state_dir: Path, info_hash: bytes, top: Path) -> None:
-        self._path = os.path.join(private_folder(state_dir), file_name(info_hash, top) + ".lock")
-        self._fd: int | None = None
-        try:
-            while self._fd is None:
-                self._fd = self._try(top)
-        except OSError as error:
-            raise StateError.from_os_error("lock", self._path, error) from error
-
-    def _try(self, top: Path) -> int | None:
-        fd = system.open_file(self._path, os.O_RDWR | os.O_CREAT, follow=False, mode=0o600)
-        try:
-            if not system.try_lock(fd):
-                holder = os.read(fd, 20).decode("ascii", "replace").strip()
-                who = f"process {holder}" if holder.isdecimal() else "another process"
-                raise StorageError("lock", str(top), f"{who} is working on this torrent there", errno.EAGAIN)
-            if not self._is_current(fd):  # who had it removed the file between our open and our lock
-                os.close(fd)
-                return None
-            os.ftruncate(fd, 0)
-            os.write(fd, b"%d\n" % os.getpid())
-        except (OSError, StorageError):
-            os.close(fd)
-            raise
-        return fd
-
-    def _is_current(self, fd: int) -> bool:
-        try:
-            there = os.stat(self._path, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(fd))
-
-    def release(self) -> None:
-        """Let go. Again does nothing."""
-        if self._fd is None:
-            return
-        try:
-            _remove(self._path)
-        except OSError as error:  # it is only litter: who wants the lock can have it
-            _log.warning("the lock file %s stays behind: %s", self._path, error)
-        os.close(self._fd)
-        self._fd = None
-
-    def __enter__(self) -> DestinationLock:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()

@@ -23,6 +23,9 @@ from btor.errors import IncompleteError, StorageError
 from btor.limits import BLOCK, CHECKPOINT_PERIOD
 from btor.storage import state, system
 from btor.storage.checkpoint import Checkpoint
+from btor.storage.claims import FilesClaimed, user_folder
+from btor.storage.files import Content
+from btor.storage.pool import FilePool
 from tests.engine.support import Lab, Sample, folder_sample, next_event, sample, scenario, until
 from tests.simulated.scripted_peer import INTERESTED, REQUEST, UNCHOKE
 
@@ -368,6 +371,58 @@ async def test_a_second_session_in_the_same_place(lab: Lab) -> None:
 
 
 @scenario()
+@pytest.mark.parametrize("where", ["the same session", "another state folder", "no state folder"])
+async def test_F7_another_torrent_that_names_the_same_file(lab: Lab, where: str) -> None:
+    folder = lab.place() / "content"
+    other = sample(100_000, seed=2)
+    async with run(lab, CONTENT, await lab.seed(CONTENT), folder=folder, settings={"max_download": 100_000}) as first:
+        await checked(first)
+        if where == "the same session":
+            second = await first.session.add(other.metainfo, directory=folder, overwrite=True)
+            error = await failure(second)
+        else:
+            state_dir = lab.place() if where == "another state folder" else None
+            async with run(lab, other, folder=folder, settings={"state_dir": state_dir}, overwrite=True) as second:
+                error = await failure(second)
+        assert (error.operation, error.path, error.exit_status) == ("lock", str(folder / "content"), 4)
+        assert f"process {os.getpid()}" in error.reason
+        await first.wait_complete()
+    assert CONTENT.is_at(folder / "content")
+
+
+@scenario()
+async def test_a_seed_and_a_download_in_one_place(lab: Lab) -> None:
+    """A seed only reads."""
+    folder = lab.place() / "content"
+    async with (
+        run(lab, CONTENT, await lab.seed(CONTENT), folder=folder, settings={"max_download": 100_000}) as first,
+        lab.open() as session,
+        lab.open() as session2,
+    ):
+        await until((folder / "content").exists)
+        for one in (session, session2):
+            reader = await one.add(CONTENT.metainfo, output=folder, seed_only=True, partial=True)
+            await checked(reader)
+        await first.wait_complete()
+
+
+@scenario()
+async def test_where_nobody_can_be_told_who_writes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lab.folder / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_STATE_HOME", str(lab.folder / "file"))
+    folder = lab.place() / "content"
+    async with run(lab, CONTENT, folder=folder, settings={"state_dir": None}) as first:
+        await checked(first)
+        (warning,) = first.keeper.warnings
+        assert warning.startswith("nothing keeps another btor from writing to the same files: ")
+    async with run(lab, CONTENT, folder=folder) as first:
+        await checked(first)
+        assert first.keeper.warnings == []
+        async with run(lab, CONTENT, folder=folder) as second:
+            assert (await failure(second)).operation == "lock"
+
+
+@scenario()
 async def test_the_place_is_free_when_the_torrent_is_removed(lab: Lab) -> None:
     folder = lab.place() / "content"
     async with run(lab, CONTENT, folder=folder) as first:
@@ -491,7 +546,7 @@ async def test_a_state_folder_that_was_asked_for_by_name_fills_up_later(
 
 @scenario()
 @pytest.mark.parametrize("required", [False, True])
-@pytest.mark.parametrize("what", [".lock", ".new-"])
+@pytest.mark.parametrize("what", [".resume", ".new-"])
 async def test_a_state_folder_that_can_only_be_read(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, required: bool, what: str
 ) -> None:
@@ -519,12 +574,15 @@ async def test_a_state_folder_that_can_only_be_read(
 
 @scenario()
 async def test_the_record_is_read_under_the_lock(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it, who holds the lock may still change the record."""
+    """Before it, who writes to the files may still change the record."""
     folder = lab.place() / "content"
     locked: list[bool] = []
 
-    def load(state_dir: Path, *_: object) -> None:
-        locked.append(any(path.suffix == ".lock" for path in (state_dir / state.FOLDER).iterdir()))
+    def load(state_dir: Path, _info_hash: bytes, top: Path) -> None:
+        content = Content(CONTENT.metainfo, top, FilePool(), writable=True)
+        with pytest.raises(StorageError, match="is writing to it"):
+            FilesClaimed(content, [folder for folder in [user_folder()] if folder is not None])
+        locked.append(True)
 
     monkeypatch.setattr(keeper, "load", load)
     async with run(lab, CONTENT, folder=folder) as found:

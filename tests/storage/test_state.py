@@ -1,10 +1,9 @@
-"""The private folder: modes, links, replacing a file, locks."""
+"""The private folder: modes, links, replacing a file."""
 
 from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from btor.errors import StorageError
-from btor.storage import state, system
+from btor.storage import state
 from btor.storage.state import (
-    DestinationLock,
     StateError,
     file_name,
     private_folder,
@@ -147,115 +145,6 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
     assert read_private(str(tmp_path / "none"), 99) is None
     with pytest.raises(StorageError, match="read"):
         read_private(str(tmp_path), 99)
-
-
-# --- the lock ----------------------------------------------------------------------------------------------------
-
-
-def test_F7_a_lock_excludes_and_names_the_holder(tmp_path: Path) -> None:
-    top = tmp_path / "place"
-    with DestinationLock(tmp_path / "state", HASH, top):
-        with pytest.raises(StorageError, match=f"process {os.getpid()} is working on this torrent there") as caught:
-            DestinationLock(tmp_path / "state", HASH, top)
-        assert caught.value.exit_status == 4
-        assert caught.value.path == str(top)
-        with DestinationLock(tmp_path / "state", bytes(20), top), DestinationLock(tmp_path / "state", HASH, tmp_path):
-            pass
-    again = DestinationLock(tmp_path / "state", HASH, top)
-    again.release()
-    again.release()
-    assert not list((tmp_path / "state" / state.FOLDER).iterdir())
-
-
-HOLDER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from btor.storage.state import DestinationLock
-lock = DestinationLock(Path(sys.argv[2]), bytes(range(20)), Path(sys.argv[3]))
-print("locked", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_F7_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
-    root = str(Path(state.__file__).parents[2])
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, root, str(tmp_path), str(tmp_path / "place")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"locked\n"
-        with pytest.raises(StorageError, match=f"process {holder.pid} is working"):
-            DestinationLock(tmp_path, HASH, tmp_path / "place")
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-    with DestinationLock(tmp_path, HASH, tmp_path / "place"):
-        pass
-
-
-def test_a_lock_whose_holder_has_not_said_who_it_is(tmp_path: Path) -> None:
-    with DestinationLock(tmp_path, HASH, tmp_path / "place"):
-        (lock,) = (tmp_path / state.FOLDER).iterdir()
-        lock.write_bytes(b"")
-        with pytest.raises(StorageError, match="another process is working"):
-            DestinationLock(tmp_path, HASH, tmp_path / "place")
-
-
-@pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_a_lock_that_was_let_go_between_open_and_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    """Both would hold one otherwise: one on the file that is gone, one on the new file."""
-    path = Path(private_folder(tmp_path)) / (file_name(HASH, tmp_path / "place") + ".lock")
-    real = system.try_lock
-    tries = []
-
-    def try_lock(fd: int) -> bool:
-        tries.append(fd)
-        if len(tries) == 1:
-            path.unlink()
-            if how == "replaced":
-                path.write_bytes(b"")
-        return real(fd)
-
-    monkeypatch.setattr(system, "try_lock", try_lock)
-    lock = DestinationLock(tmp_path, HASH, tmp_path / "place")
-    assert len(tries) == 2
-    with pytest.raises(StorageError):
-        DestinationLock(tmp_path, HASH, tmp_path / "place")
-    lock.release()
-
-
-def test_a_lock_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(StorageError, match="lock"):
-        DestinationLock(tmp_path, HASH, tmp_path / "place")
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_a_lock_file_that_cannot_be_removed_is_only_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    lock = DestinationLock(tmp_path, HASH, tmp_path / "place")
-
-    def refuse(path: str) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", refuse)
-        lock.release()
-    assert "stays behind" in caplog.text
-    assert len(os.listdir("/proc/self/fd")) == before
-    DestinationLock(tmp_path, HASH, tmp_path / "place").release()
 
 
 # --- what killed writers left ----------------------------------------------------------------------------------------
