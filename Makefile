@@ -13,7 +13,7 @@ help:
 	@echo "make test      the whole suite"
 	@echo "make lint      ruff and mypy --strict"
 	@echo "make coverage  branch coverage of the pure folders"
-	@echo "make bench     beside libtorrent: wall time, CPU, memory"
+	@echo "make bench     beside other clients: wall time, CPU, memory"
 	@echo "make torrents  write torrents/ again"
 	@echo "make clean     remove .venv and what the tools left"
 

@@ -1,28 +1,32 @@
-"""Wall time, CPU seconds and peak memory of a command with all its children, on Linux."""
+"""Wall time, CPU seconds and peak memory of commands with all their children, on Linux."""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import select
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools._processes import PROJECT, ProcessFailedError
+from tools._processes import Process, ProcessFailedError
 
 SAMPLE_PERIOD = 0.02  # s
+SAMPLES_PER_LOOK = 5  # for new children: a look reads one file for each thread, a sample one for each process
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one run cost. ``peak_rss``: bytes, the largest sum over the process tree at one sample."""
+    """What one run cost: seconds, CPU seconds, and the largest sum of resident bytes over all processes at one sample.
+
+    ``read``: bytes that read calls returned (``rchar``), from files, pipes and sockets alike.
+    """
 
     wall: float
     cpu: float
     peak_rss: int
-    status: int
+    read: int = 0
 
 
 def children_of(pid: int) -> list[int]:
@@ -65,17 +69,22 @@ def cpu_seconds(pid: int) -> float:
 
 
 class PeakMemory(threading.Thread):
-    """Samples a process tree until told to stop."""
+    """Samples the sum over some process trees until told to stop."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pids: Sequence[int]) -> None:
         super().__init__(daemon=True)
-        self.pid = pid
+        self.pids = pids
         self.peak = 0
         self.stopped = threading.Event()
 
     def run(self) -> None:
+        count = 0
+        members: list[int] = []
         while not self.stopped.wait(SAMPLE_PERIOD):
-            self.peak = max(self.peak, sum(map(resident, tree_of(self.pid))))
+            if count % SAMPLES_PER_LOOK == 0:
+                members = [member for pid in self.pids for member in tree_of(pid)]
+            count += 1
+            self.peak = max(self.peak, sum(map(resident, members)))
 
     def stop(self) -> int:
         self.stopped.set()
@@ -83,28 +92,36 @@ class PeakMemory(threading.Thread):
         return self.peak
 
 
-def measure(command: Sequence[str], *, timeout: float, env: dict[str, str] | None = None) -> Usage:
-    """Run ``command`` to its end. CPU time is that of the tree: a child counts once its parent waited for it."""
-    begun = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=PROJECT,
-        env={**os.environ, **(env or {})},
-    )
-    memory = PeakMemory(process.pid)
-    memory.start()
-    killer = threading.Timer(timeout, process.kill)
-    killer.start()
-    assert process.stderr is not None
-    errors = process.stderr.read()
+def finish(process: Process, timeout: float) -> tuple[float, float, int]:
+    """Wait until it ends: when that was (monotonic), CPU seconds and bytes read, of the children too it waited for.
+
+    ProcessFailedError: it did not end within ``timeout`` seconds, or not with 0.
+    """
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            raise ProcessFailedError(f"not within {timeout:.0f} s: {process.name} at its end\n{process.tail()}")
+    finally:
+        os.close(descriptor)
+    ended = time.monotonic()
+    counters = Path(f"/proc/{process.pid}/io").read_text().split()  # a process that nobody waited for still has them
     _, status, usage = os.wait4(process.pid, 0)
-    wall = time.monotonic() - begun
-    killer.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode != 0:
-        raise ProcessFailedError(f"{' '.join(command)}\nended with {process.returncode}\n{errors.decode()[-2000:]}")
-    return Usage(wall, usage.ru_utime + usage.ru_stime, memory.stop(), process.returncode)
+    process.popen.returncode = os.waitstatus_to_exitcode(status)
+    if process.popen.returncode != 0:
+        raise ProcessFailedError(f"{process.name} ended with {process.popen.returncode}\n{process.tail()}")
+    return ended, usage.ru_utime + usage.ru_stime, int(counters[1])
+
+
+def measure(command: Sequence[str], log: Path, *, timeout: float, env: dict[str, str] | None = None) -> Usage:
+    """Run ``command`` to its end. What it prints is kept beside ``log``."""
+    begun = time.monotonic()
+    with Process(command, log, env=env) as process:
+        memory = PeakMemory([process.pid])
+        memory.start()
+        try:
+            ended, cpu, read = finish(process, timeout)
+        finally:
+            peak = memory.stop()
+    return Usage(ended - begun, cpu, peak, read)

@@ -1,0 +1,1 @@
+"""btor beside other clients on the same work: `python -m tools.bench`, described in docs/performance.md."""
