@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +29,7 @@ from btor.engine.hashers import Hashers
 from btor.engine.limiter import Pacer
 from btor.engine.listener import Porter
 from btor.engine.options import AddOptions
+from btor.engine.outage import Outage
 from btor.engine.peer import GULP_ROOM, Peer
 from btor.engine.torrent import Torrent
 from btor.engine.transport import Address, Listener, Network, TcpNetwork, Transport
@@ -43,7 +44,7 @@ from btor.storage.load import load_metainfo
 from btor.swarm.dial_budget import DialBudget
 from btor.swarm.peerbook import Bans
 from btor.swarm.rates import RateMeter, TokenBucket
-from btor.wire.address import parse_host_port
+from btor.wire.address import format_address, parse_host_port
 
 if TYPE_CHECKING:
     from btor.engine.transfer import Transfer
@@ -55,6 +56,10 @@ TICK: Final = 1.0  # s
 FLUSH_DELAY: Final = 0.01  # s in which small messages are gathered
 PORTS_TRIED: Final = 11
 LARGE_TORRENT: Final = limits.MIB  # a larger file is parsed in a thread
+
+
+class PortTakenError(NetworkError):
+    """Somebody else listens there, or only the system may."""
 
 
 class Session:
@@ -81,6 +86,7 @@ class Session:
         self.dial_budget = DialBudget(loopback_is_public=settings.loopback_is_public)
         self.choking = Choking(settings.upload_slots, self._peers, rng)
         self.dialler = Dialler(self, self.transfers)
+        self.outage = Outage(self)
         self.torrents: dict[bytes, Torrent] = {}
         self._keys = 0
         self._unflushed: dict[Peer | Transfer, None] = {}  # in the order of asking, so that runs can be repeated
@@ -175,6 +181,17 @@ class Session:
     def has_room(self) -> bool:
         """Whether one more connection with a peer leaves descriptors for all else."""
         return sum(len(transfer.peers) + transfer.dialling for transfer in self.transfers()) < self.shares.peers
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether any torrent has a peer."""
+        return any(transfer.peers for transfer in self.transfers())
+
+    def on_time_missed(self, unseen: float) -> None:
+        """Much time has passed unseen; of it ``unseen`` s are not on our clock."""
+        for peer in self._peers():
+            peer.last_received -= unseen
+        self.announcer.on_time_missed(unseen)
 
     def worst_peer(self, now: float) -> Peer | None:
         """Who brought and took least for its time here."""
@@ -281,25 +298,32 @@ class Session:
         self.feed.end()
 
     async def _open_ports(self) -> tuple[list[Listener], list[UdpSocket]]:
-        """TCP and UDP on one number: the wanted one, else one of the next ten, else any."""
-        settings = self.settings
-        first = DEFAULT_PORT if settings.port is None else settings.port
-        ports = [first + more for more in range(PORTS_TRIED) if first + more < 65536] if first else []
-        for port in [*ports, 0]:
-            listeners: list[Listener] = []
-            try:
-                for host in settings.bind or ("",):
-                    listeners.append(await self.network.listen(host, port or (listeners[0].port if listeners else 0)))
-                sockets = self._open_udp(listeners[0].port)
-            except OSError as error:
-                for listener in listeners:
-                    listener.close()
-                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise NetworkError(f"cannot listen on port {port}: {error.strerror}") from error
-                continue
-            self.port = listeners[0].port
-            return listeners, sockets
-        raise NetworkError("no port to listen on")
+        """The port that was asked for; by default 6881, one of the next ten, or any."""
+        wanted = self.settings.port
+        if wanted:
+            return await self._open_port(wanted)
+        for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED) if wanted is None else (0, 0):
+            with suppress(PortTakenError):
+                return await self._open_port(port)
+        return await self._open_port(0)
+
+    async def _open_port(self, port: int) -> tuple[list[Listener], list[UdpSocket]]:
+        """TCP and UDP on one number, 0: any. NetworkError, PortTakenError where another may do."""
+        listeners: list[Listener] = []
+        host = ""
+        try:
+            for host in self.settings.bind or ("",):
+                listeners.append(await self.network.listen(host, port or (listeners[0].port if listeners else 0)))
+            sockets = self._open_udp(listeners[0].port)
+        except OSError as error:
+            for listener in listeners:
+                listener.close()
+            place = format_address((host, port)) if host else f"port {port}"
+            kind = PortTakenError if error.errno in (errno.EADDRINUSE, errno.EACCES) else NetworkError
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise kind(f"cannot listen on {place}: {reason}") from error
+        self.port = listeners[0].port
+        return listeners, sockets
 
     def _open_udp(self, port: int) -> list[UdpSocket]:
         if not isinstance(self.network, TcpNetwork):
@@ -310,6 +334,8 @@ class Session:
         while True:
             await trio.sleep(TICK)
             now = trio.current_time()
+            if self.outage.woke(now, TICK):
+                continue
             for torrent in list(self.torrents.values()):
                 self.container.call(f"the tick of {torrent.name}", torrent.on_tick, now)
 
@@ -349,7 +375,7 @@ async def open_session(
     """A running session; leaving the block ends it in good order within a few seconds.
 
     ``network`` and ``rng`` are for tests; without them it is the real network and the system's randomness.
-    NetworkError: no port can be had. StorageError: a state directory asked for by name cannot be used.
+    NetworkError: no port, or not the one asked for. StorageError: a state directory asked for by name cannot be used.
     """
     session = Session(settings or Settings(), network or TcpNetwork(), rng or random.SystemRandom())
     try:

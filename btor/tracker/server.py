@@ -18,7 +18,7 @@ import trio
 from btor import limits
 from btor.engine.contain import Container
 from btor.engine.udp import SystemUdpSocket, UdpSocket, serve
-from btor.errors import StorageError, UsageError
+from btor.errors import NetworkError
 from btor.tracker.connection_ids import SECRET
 from btor.tracker.http import serve_connection
 from btor.tracker.registry import Bounds
@@ -69,7 +69,7 @@ async def serve_tracker(
 ) -> None:
     """Run a tracker until cancelled; ``await nursery.start(serve_tracker, settings)`` returns where it listens.
 
-    StorageError names an address that cannot be had, UsageError a host that does not exist.
+    NetworkError names an address that cannot be had, or a host that does not exist.
     """
     tracker = Tracker(
         random.Random(secrets.randbits(128)),
@@ -158,6 +158,16 @@ async def _sweep(tracker: Tracker) -> None:
 # --- sockets -------------------------------------------------------------------------------------------------
 
 
+class ListenError(NetworkError):
+    """An address that cannot be had. ``errno`` as in OSError."""
+
+    def __init__(self, what: str, address: Address, error: OSError) -> None:
+        # the text of create_server names the address again
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        super().__init__(f"cannot listen on {format_address(address)} ({what}): {reason}")
+        self.errno = error.errno
+
+
 async def _resolve(hosts: Sequence[Address]) -> list[Address]:
     """Every address that the hosts have, each once."""
     found: list[Address] = []
@@ -165,7 +175,7 @@ async def _resolve(hosts: Sequence[Address]) -> list[Address]:
         try:
             entries = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise UsageError(f"{host}: {error.strerror or error}") from error
+            raise NetworkError(f"{host}: {error.strerror or error}") from error
         found.extend((str(entry[4][0]), port) for entry in entries)
     return list(dict.fromkeys(found))
 
@@ -177,7 +187,7 @@ def _listen(http: list[Address], udp: list[Address]) -> tuple[list[trio.SocketLi
         tries -= 1
         try:
             return _open_all(http, udp)
-        except StorageError as error:
+        except ListenError as error:
             if error.errno != errno.EADDRINUSE or tries == 0:
                 raise
 
@@ -193,7 +203,7 @@ def _open_all(http: list[Address], udp: list[Address]) -> tuple[list[trio.Socket
         for host, port in udp:
             sockets.append(_open_udp((host, port or chosen)))
             chosen = chosen if port else sockets[-1].local[1]
-    except StorageError:
+    except ListenError:
         _close(listeners, sockets)
         raise
     return listeners, sockets
@@ -204,7 +214,7 @@ def _open_tcp(address: Address) -> trio.SocketListener:
     try:
         sock = socket.create_server(address, family=family, backlog=limits.TRACKER_CONNECTIONS)
     except OSError as error:
-        raise _cannot_listen("HTTP", address, error) from error
+        raise ListenError("HTTP", address, error) from error
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 
@@ -212,14 +222,7 @@ def _open_udp(address: Address) -> UdpSocket:
     try:
         return SystemUdpSocket(*address)
     except OSError as error:
-        raise _cannot_listen("UDP", address, error) from error
-
-
-def _cannot_listen(what: str, address: Address, error: OSError) -> StorageError:
-    reason = (
-        os.strerror(error.errno) if error.errno else str(error)
-    )  # the text of create_server names the address again
-    return StorageError("listen", f"{format_address(address)} ({what})", reason, error.errno)
+        raise ListenError("UDP", address, error) from error
 
 
 def _close(listeners: Sequence[trio.SocketListener], sockets: Sequence[UdpSocket]) -> None:

@@ -275,8 +275,18 @@ def test_seeding_a_part(tmp_path: Path) -> None:
 def test_a_port_that_is_taken(small: Seeder, tmp_path: Path) -> None:
     place = ["-d", str(tmp_path / "here"), "--state-dir", str(tmp_path / "state"), "--bind", "127.0.0.1"]
     ended = child(["download", str(SMALL), *place, "-p", str(small.port), "--peer", small.address, "--json"])
-    assert ended.status == 0
-    assert events(ended)[0]["port"] not in (0, small.port)
+    assert ended.status == 5
+    assert ended.err == f"btor: cannot listen on {small.address}: Address already in use\n"
+    assert events(ended)[-1]["kind"] == "network"
+
+
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    state = ["--state-dir", str(tmp_path)]
+    foreign = ["--bind", "192.0.2.1"]
+    for command in (["seed", SMALL, CONTENT, *state, "-p", "0"], ["download", SMALL, *state], ["tracker"]):
+        ended = child([*command, *foreign])
+        assert ended.status == 5
+        assert ended.err.startswith("btor: cannot listen on 192.0.2.1:")
 
 
 def test_a_closed_pipe_ends_a_download_quietly(tmp_path: Path) -> None:

@@ -111,15 +111,15 @@ def test_address_in_use(json_lines: bool, capsys: pytest.CaptureFixture[str]) ->
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         options = ["--http", place, "--udp", "127.0.0.1:0", *(["--json"] if json_lines else [])]
-        assert run(["tracker", *options]) == 4
-    message = f"listen {place} (HTTP): Address already in use"
+        assert run(["tracker", *options]) == 5
+    message = f"cannot listen on {place} (HTTP): Address already in use"
     said = capsys.readouterr()
     assert said.err == f"btor: {message}\n"
     if not json_lines:
         assert said.out == ""
         return
     event = json.loads(said.out)
-    assert (event["event"], event["code"], event["kind"], event["message"]) == ("error", 4, "storage", message)
+    assert (event["event"], event["code"], event["kind"], event["message"]) == ("error", 5, "network", message)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,6 @@ def test_address_in_use(json_lines: bool, capsys: pytest.CaptureFixture[str]) ->
         ["--udp", "::1:6969"],
         ["--http", "127.0.0.1:65536"],
         ["--bind", "here"],
-        ["--http", "tracker.invalid:6969"],
         ["extra"],
     ],
 )
@@ -142,6 +141,11 @@ def test_wrong_usage(options: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert said.out == ""
     assert said.err.startswith("btor: ")
     assert said.err.count("\n") == 1
+
+
+def test_a_host_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tracker", "--http", "tracker.invalid:6969"]) == 5
+    assert capsys.readouterr().err.startswith("btor: tracker.invalid: ")
 
 
 def test_interval_bounds() -> None:

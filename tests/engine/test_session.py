@@ -39,20 +39,22 @@ async def test_the_usual_port(lab: Lab) -> None:
 
 
 @scenario()
-@pytest.mark.parametrize(("wanted", "first"), [(None, DEFAULT_PORT), (7000, 7000)])
-async def test_the_next_ports_when_one_is_in_use(lab: Lab, wanted: int | None, first: int) -> None:
+async def test_the_next_ports_when_the_default_is_in_use(lab: Lab) -> None:
     host = lab.host()
-    sessions = [await lab.session(host, port=wanted) for _ in range(11)]
-    assert [session.port for session in sessions] == list(range(first, first + 11))
-    one_more = await lab.session(host, port=wanted)
+    sessions = [await lab.session(host, port=None) for _ in range(11)]
+    assert [session.port for session in sessions] == list(range(DEFAULT_PORT, DEFAULT_PORT + 11))
+    one_more = await lab.session(host, port=None)
     assert one_more.port >= 49_152  # any
 
 
 @scenario()
-async def test_the_last_ports(lab: Lab) -> None:
+@pytest.mark.parametrize("wanted", [DEFAULT_PORT, 65_535])
+async def test_a_port_that_was_asked_for_is_that_one_or_none(lab: Lab, wanted: int) -> None:
     host = lab.host()
-    assert (await lab.session(host, port=65_535)).port == 65_535
-    assert (await lab.session(host, port=65_535)).port < 65_535
+    assert (await lab.session(host, port=wanted)).port == wanted
+    with pytest.raises(NetworkError, match=f"cannot listen on port {wanted}: Address already in use"):
+        async with lab.open(host, port=wanted):
+            raise AssertionError
 
 
 @scenario()
@@ -67,12 +69,16 @@ async def test_a_port_that_is_not_ours_to_take(lab: Lab, monkeypatch: pytest.Mon
         return found
 
     monkeypatch.setattr(host, "listen", refuse)
-    assert (await lab.session(host, port=80)).port >= 1024
+    with pytest.raises(NetworkError, match="cannot listen on port 80: Permission denied"):
+        async with lab.open(host, port=80):
+            raise AssertionError
+    monkeypatch.setattr("btor.engine.session.DEFAULT_PORT", 80)
+    assert (await lab.session(host, port=None)).port >= 1024
 
 
 @scenario()
 async def test_an_address_that_is_not_ours(lab: Lab) -> None:
-    with pytest.raises(NetworkError):
+    with pytest.raises(NetworkError, match=r"cannot listen on 203\.0\.113\.1:\d+: Cannot assign requested address"):
         async with lab.open(bind=("203.0.113.1",)):
             raise AssertionError
 
@@ -89,24 +95,21 @@ def real_settings(**changes: Any) -> Settings:
     return Settings(**{"port": 0, "bind": ("127.0.0.1",), "strict": True, "trackers": False, **changes})
 
 
-def test_a_real_port_in_use() -> None:
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-            async with open_session(real_settings(port=port)) as session:
-                assert session.port != port
-
-    on_loopback(main)
-
-
-def test_a_udp_port_in_use() -> None:
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_real_port_in_use(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """TCP and UDP have one number."""
 
     async def main() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        with socket.socket(socket.AF_INET, kind) as taken:
             taken.bind(("127.0.0.1", 0))
+            if kind == socket.SOCK_STREAM:
+                taken.listen()
             port = taken.getsockname()[1]
-            async with open_session(real_settings(port=port)) as session:
+            with pytest.raises(NetworkError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+                async with open_session(real_settings(port=port)):
+                    raise AssertionError
+            monkeypatch.setattr("btor.engine.session.DEFAULT_PORT", port)
+            async with open_session(real_settings(port=None)) as session:
                 assert session.port != port
 
     on_loopback(main)

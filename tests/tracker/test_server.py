@@ -16,7 +16,7 @@ import trio
 from btor import limits
 from btor.engine.contain import Container
 from btor.engine.udp import SystemUdpSocket
-from btor.errors import StorageError, UsageError
+from btor.errors import NetworkError
 from btor.tracker.server import Bound, TrackerSettings, _serve_udp, serve_tracker
 from btor.tracker.tracker import Tracker
 from btor.wire import tracker_udp as udp
@@ -337,11 +337,11 @@ async def test_the_port_is_free_again() -> None:
 async def test_address_in_use(what: str) -> None:
     async with running() as bound:
         given = settings(http=bound.http) if what == "HTTP" else settings(udp=bound.udp)
-        with pytest.raises(StorageError) as caught:
+        with pytest.raises(NetworkError) as caught:
             await serve_tracker(given)
         host, port = bound.http[0]
-        assert str(caught.value) == f"listen {host}:{port} ({what}): Address already in use"
-        assert caught.value.exit_status == 4
+        assert str(caught.value) == f"cannot listen on {host}:{port} ({what}): Address already in use"
+        assert caught.value.exit_status == 5
 
 
 async def test_a_chosen_port_is_free_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,10 +366,10 @@ async def test_hosts_are_looked_up() -> None:
     async with running(settings(http=(("localhost", 0),), udp=(("localhost", 0),))) as bound:
         assert {ip for ip, _ in bound.http} <= {"127.0.0.1", "::1"}
         assert bound.http == bound.udp
-    with trio.fail_after(DEADLINE), pytest.raises(UsageError, match=r"^tracker\.invalid: "):
+    with trio.fail_after(DEADLINE), pytest.raises(NetworkError, match=r"^tracker\.invalid: "):
         await serve_tracker(settings(udp=(("tracker.invalid", 0),)))
 
 
 async def test_an_address_of_another_machine() -> None:
-    with trio.fail_after(DEADLINE), pytest.raises(StorageError, match="Cannot assign"):
+    with trio.fail_after(DEADLINE), pytest.raises(NetworkError, match="Cannot assign"):
         await serve_tracker(settings(http=(("192.0.2.1", 0),)))
