@@ -106,6 +106,12 @@ class Choices:
             else:
                 source.dry = -1
 
+    def put_first(self, source: Source, piece: int, now: float) -> None:
+        """Begin ``piece``, which ``source`` has, next if it is untouched."""
+        if piece in self and len(source.choices) < CHOICES_MAX:
+            source.choices.append(piece)
+            source.choices_until = max(source.choices_until, now + self._life)
+
     def forget(self, source: Source) -> None:
         """What ``source`` has changed as a whole: the next pick looks at it anew."""
         source.choices.clear()

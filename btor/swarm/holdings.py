@@ -80,6 +80,18 @@ class Holdings:
             source.witness = piece
         return True
 
+    def _lose(self, source: Source, piece: int) -> None:
+        """The source has ``piece`` no longer, if it ever had."""
+        count = self.geometry.piece_count
+        pieces = Bitfield.full(count) if source.complete else Bitfield.from_wire(source.bits, count)
+        if pieces.discard(piece):
+            self.on_bitfield(source, pieces)
+
+    def on_suggest(self, source: Source, piece: int, now: float) -> None:
+        """The source would like to send ``piece`` (BEP 6): if it has it, that is what it begins next."""
+        if source.has(piece):
+            self._choices.put_first(source, piece, now)
+
     def on_have_all(self, source: Source) -> None:
         """The source has every piece."""
         self.on_bitfield(source, Bitfield.full(self.geometry.piece_count))

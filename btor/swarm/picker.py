@@ -196,6 +196,21 @@ class Picker(Holdings):
                     self._partials.put(open_)
         return room
 
+    def take_allowed(self, source: Source, pieces: Iterable[int], room: int) -> list[Run]:
+        """As ``take``, of a source that chokes us but lets us have these pieces (allowed fast, BEP 6).
+
+        What it refused or was slow to send is not asked again while it chokes us.
+        """
+        runs: list[Run] = []
+        if source.snubbed or source.on_parole:
+            return runs
+        for piece in pieces:
+            if room > 0 and source.has(piece) and piece not in source.avoid:
+                open_ = self._reopen(piece) if piece in self._choices else self._open.get(piece)
+                if open_ is not None and open_.alone is None and open_.free:
+                    room = self._ask(source, open_, open_.free, room, runs)
+        return runs
+
     # --- pieces that one source fills alone ----------------------------------------------------------------------
 
     def _adopt(self, source: Source, room: int, now: float, runs: list[Run]) -> int:
@@ -381,6 +396,19 @@ class Picker(Holdings):
         source.choked = True
         for piece, mask in list(source.outstanding.items()):
             self._give_back(source, piece, mask)
+
+    def on_dont_have(self, source: Source, piece: int) -> None:
+        """The source has ``piece`` no longer (BEP 54): what was asked of it there is free again."""
+        owed = source.outstanding.get(piece, 0)
+        if owed:
+            self._give_back(source, piece, owed)
+        open_ = source.own.get(piece)
+        if open_ is not None and open_.alone is None:
+            self._partials.share(open_)
+        elif open_ is not None:
+            self._restart(open_)
+            self._close_if_idle(open_)
+        self._lose(source, piece)
 
     def release(self, source: Source, runs: Iterable[Run]) -> None:
         """Those of the blocks that are outstanding have taken too long: others may be asked, late ones are forgiven."""

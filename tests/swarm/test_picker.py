@@ -13,6 +13,7 @@ from btor.errors import PeerError
 from btor.limits import BLOCK
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
+from btor.swarm.choices import CHOICES_MAX
 from btor.swarm.picker import RETRY, SHARE, SHARE_LATENCIES, SHARE_MIN, Picker, Run
 from btor.swarm.source import Source
 
@@ -967,3 +968,108 @@ def test_beside_leechers_a_source_is_kept_busy_all_the_same() -> None:
     seed.latency = 0.5
     assert sum(run[2] for run in picker.take(seed, 500, 0.0)) == int(SHARE_LATENCIES * 0.5 * 300) - SHARE_MIN
     picker.check_invariants()
+
+
+# --- the fast extension, and pieces that are gone ------------------------------------------------------------------
+
+
+def test_a_choking_source_is_asked_for_what_it_allows_and_has() -> None:
+    picker = picker_of(4, 2)
+    source = join(picker, [0, 1, 2])
+    other = join(picker, [1])
+    assert blocks(take(picker, other, 1)) == {(1, 0)}
+    source.choked = True
+    assert take(picker, source, 10) == []
+    runs = picker.take_allowed(source, [3, 0, 1], 10)
+    picker.check_invariants()
+    assert blocks(runs) == {(0, 0), (0, 1), (1, 1)}
+    assert picker.take_allowed(source, [3, 0, 1], 10) == []
+    deliver(picker, source, runs[:1])
+
+
+def test_room_bounds_what_is_asked_of_a_choking_source() -> None:
+    picker = picker_of(4, 2)
+    source = join(picker)
+    assert len(blocks(picker.take_allowed(source, [0, 1], 3))) == 3
+    assert picker.take_allowed(source, [2], 0) == []
+
+
+def test_a_choking_source_is_not_asked_again_for_what_it_refused() -> None:
+    picker = picker_of(2, 1)
+    source = join(picker)
+    runs = picker.take_allowed(source, [0], 1)
+    picker.release(source, runs)
+    assert picker.take_allowed(source, [0], 1) == []
+    assert picker.take_allowed(source, [1], 1) == [(1, 0, 1)]
+    source.snubbed = True
+    picker.release(source, [(1, 0, 1)])
+    assert picker.take_allowed(join(picker), [1], 1) == [(1, 0, 1)]
+    assert picker.take_allowed(source, [1], 1) == []
+
+
+def test_a_piece_that_is_filled_alone_is_not_taken_by_allowance() -> None:
+    picker = picker_of(1, 2)
+    one, other = join(picker), join(picker)
+    runs = take(picker, one, 1)
+    more = take(picker, other, 1)
+    fail(picker, {one: runs, other: more})
+    third = join(picker)
+    assert picker.take_allowed(third, [0], 2) == []
+
+
+def test_a_piece_that_is_gone_is_free_and_counts_no_more() -> None:
+    picker = picker_of(2, 2)
+    seed = join(picker)
+    assert len(blocks(take(picker, seed, 4))) == 4
+    picker.on_dont_have(seed, 0)
+    picker.check_invariants()
+    assert (picker.availability(0), picker.availability(1), picker.seeds) == (0, 1, 0)
+    assert not seed.complete and set(seed.outstanding) == {1}
+    picker.on_dont_have(seed, 0)
+    assert take(picker, seed, 4) == []
+    picker.on_have(seed, 0)
+    assert {piece for piece, _, _ in take(picker, seed, 4, 10.0)} == {0}
+
+
+def test_a_piece_kept_for_a_source_that_lost_it_is_for_all() -> None:
+    picker = picker_of(3, 8)
+    fast, other = join(picker, rate=FAST), join(picker)
+    (run,) = take(picker, fast, 3)
+    piece = run[0]
+    deliver(picker, fast, [run])
+    assert piece in fast.own
+    picker.on_dont_have(fast, piece)
+    picker.check_invariants()
+    assert piece not in fast.own
+    assert piece in {piece for piece, _, _ in take(picker, other, 24)}
+
+
+def test_a_piece_filled_alone_begins_anew_when_its_owner_lost_it() -> None:
+    picker = picker_of(1, 2)
+    one, other = join(picker), join(picker)
+    fail(picker, {one: take(picker, one, 1), other: take(picker, other, 1)})
+    third = join(picker)
+    first = take(picker, third, 1, 100.0)
+    deliver(picker, third, first)
+    picker.on_dont_have(third, 0)
+    picker.check_invariants()
+    assert picker.take_restarts() == [0]
+
+
+def test_a_suggested_piece_comes_first() -> None:
+    picker = picker_of(200, 1, have=range(limits.RANDOM_FIRST_PIECES))
+    seed, partial = join(picker), join(picker, [7])
+    picker.on_suggest(seed, 150, 5.0)
+    picker.on_suggest(partial, 9, 5.0)
+    picker.on_suggest(seed, 0, 5.0)  # had already
+    assert take(picker, seed, 1, 5.0) == [(150, 0, 1)]
+    assert take(picker, partial, 5, 5.0) == [(7, 0, 1)]
+
+
+def test_suggestions_are_bounded() -> None:
+    picker = picker_of(CHOICES_MAX + 10, 1, have=range(limits.RANDOM_FIRST_PIECES))
+    seed = join(picker)
+    for _ in range(2):
+        for piece in range(limits.RANDOM_FIRST_PIECES, CHOICES_MAX + 10):
+            picker.on_suggest(seed, piece, 0.0)
+    assert len(seed.choices) == CHOICES_MAX

@@ -85,6 +85,20 @@ class PickerMachine(RuleBasedStateMachine):
         self.has[source.key].add(piece)
         self.settle()
 
+    @rule(source=sources, number=st.integers(0, 11))
+    def dont_have(self, source: Source, number: int) -> None:
+        piece = number % self.geometry.piece_count
+        self.picker.on_dont_have(source, piece)
+        self.has[source.key].discard(piece)
+        dropped = self.every_block(piece) & self.asked[source.key]
+        self.asked[source.key] -= dropped
+        self.late[source.key] |= dropped
+        self.settle()
+
+    @rule(source=sources, number=st.integers(0, 11))
+    def suggest(self, source: Source, number: int) -> None:
+        self.picker.on_suggest(source, number % self.geometry.piece_count, self.now)
+
     @rule(source=sources, snubbed=st.booleans())
     def snub(self, source: Source, snubbed: bool) -> None:
         source.snubbed = snubbed
@@ -130,6 +144,17 @@ class PickerMachine(RuleBasedStateMachine):
         if doubled:
             assert idle and not free and len(blocks) == 1 and not source.on_parole
             assert sum(doubled <= asked for asked in self.asked.values()) < BLOCK_OWNERS
+        self.asked[source.key] |= blocks
+        self.settle()
+
+    @rule(source=sources, numbers=st.lists(st.integers(0, 11), max_size=4), room=st.integers(0, 12))
+    def take_allowed(self, source: Source, numbers: list[int], room: int) -> None:
+        pieces = [number % self.geometry.piece_count for number in numbers]
+        blocks = blocks_of(self.picker.take_allowed(source, pieces, room))
+        assert len(blocks) <= room
+        assert not blocks & set().union(*self.asked.values())
+        assert blocks <= self.missing()
+        assert {piece for piece, _ in blocks} <= self.has[source.key] & set(pieces)
         self.asked[source.key] |= blocks
         self.settle()
 
