@@ -9,6 +9,7 @@ import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -161,10 +162,14 @@ class Exchange:
 
 
 class UdpHub:
-    """The session's UDP sockets. A datagram that answers no open question is dropped."""
+    """The session's UDP sockets. A datagram that nobody waits for is dropped.
+
+    ``on_dht`` gets what begins like a dictionary: no tracker's answer does.
+    """
 
     def __init__(self, sockets: Sequence[UdpSocket]) -> None:
         self.sockets = list(sockets)
+        self.on_dht: Callable[[UdpSocket, bytes, Address], None] | None = None
         self._waiting: dict[tuple[Address, int], Exchange] = {}
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -172,7 +177,7 @@ class UdpHub:
         try:
             async with trio.open_nursery() as nursery:
                 for sock in self.sockets:
-                    nursery.start_soon(serve, sock, self._on_datagram)
+                    nursery.start_soon(serve, sock, partial(self._on_datagram, sock))
                 task_status.started()
         finally:
             self.close()
@@ -196,7 +201,11 @@ class UdpHub:
         finally:
             exchange.close()
 
-    def _on_datagram(self, data: bytes, sender: Address) -> None:
+    def _on_datagram(self, sock: UdpSocket, data: bytes, sender: Address) -> None:
+        if data.startswith(b"d"):
+            if self.on_dht is not None:
+                self.on_dht(sock, data, sender)
+            return
         transaction = transaction_of_reply(data)
         if transaction is None:
             return
