@@ -322,6 +322,23 @@ async def test_a_single_liar_is_banned_at_once(lab: Lab) -> None:
 
 
 @scenario()
+async def test_a_liar_is_banned_once_however_many_pieces_it_spoiled(lab: Lab) -> None:
+    content = sample(2 * BLOCK)
+    leecher = await lab.leech(content)
+    events = leecher.events()
+    await lab.join(leecher, has=[0])
+    assert leecher.transfer is not None
+    (key,) = leecher.transfer.peers
+    for _ in range(2):
+        leecher.transfer.ban(key, "sent bad data")
+    await until(lambda: leecher.status().peers == 0)
+    leecher.transfer.ban(key, "sent bad data")  # found out only now
+    await leecher.remove()
+    told = [event.change async for event in events if isinstance(event, PeerChange)]
+    assert told == ["connected", "banned", "disconnected"]
+
+
+@scenario()
 async def test_a_banned_peer_is_not_dialled_again(lab: Lab) -> None:
     content = sample(2 * BLOCK, piece_length=2 * BLOCK)
     caller = await lab.listen()
