@@ -1,4 +1,4 @@
-"""Where the log goes: warnings and errors to standard error, more with ``-v``, all of it to ``--log-file``."""
+"""Where the log goes: what a person must know to standard error, more with ``-v``, all of it to ``--log-file``."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def logging_to(say: Callable[[str], None], voice: Voice) -> Iterator[None]:
     """Send btor's log where ``voice`` says while the context lasts. StorageError when the file cannot be opened."""
     log = logging.getLogger("btor")
     handlers: list[logging.Handler] = [_Said(say)]
-    level = {0: logging.WARNING, 1: logging.INFO}.get(voice.verbosity, logging.DEBUG)
+    level = {0: logging.ERROR, 1: logging.INFO}.get(voice.verbosity, logging.DEBUG)
     handlers[0].setLevel(logging.ERROR if voice.quiet else level)
-    handlers[0].setFormatter(OneLineFormatter("%(levelname)s %(name)s: %(message)s"))
+    detailed = "%(levelname)s %(name)s: %(message)s"
+    handlers[0].setFormatter(OneLineFormatter(detailed if voice.verbosity else "btor: %(message)s"))
     if voice.log_file is not None:
         try:
             handlers.append(logging.FileHandler(voice.log_file, encoding="utf-8", errors="backslashreplace"))

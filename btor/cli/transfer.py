@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +17,7 @@ from btor.cli.logs import logging_to
 from btor.cli.options import Voice
 from btor.engine import events
 from btor.errors import BtorError, NetworkError, StorageError
+from btor.metainfo.paths import display
 
 if TYPE_CHECKING:
     from btor.engine.events import Event, Progress
@@ -108,6 +109,7 @@ class Goal:
 class _Failure:
     error: BtorError
     event: events.Failed
+    what: str = ""
     told: bool = False
 
 
@@ -164,9 +166,14 @@ class Transfer:
         """Say what was not said yet, last of all the error of the first job that has one; its status."""
         if not self._failures:
             return 0
+        count = len(self._failures)
         first = self._failures.pop(min(self._failures))
-        for failure in [*(other for other in self._failures.values() if not other.told), first]:
-            ending.say(failure.event, json=self._voice.json)
+        last = first.event
+        if first.told:
+            why = f"failed, see above ({count} of {words.count(len(self._jobs), 'torrent')} failed)"
+            last = replace(last, time=round(now(), 3), message=f"{first.what}: {why}")
+        for event in [*(other.event for other in self._failures.values() if not other.told), last]:
+            ending.say(event, json=self._voice.json)
         return first.error.exit_status
 
     async def _main(self) -> int | None:
@@ -253,11 +260,9 @@ class Transfer:
 
     def _fail(self, index: int, job: Job, error: BtorError, torrent: TorrentLike | None = None) -> None:
         """Keep an error for the end, and say it at once where others go on."""
-        if torrent is None:
-            event = ending.failed_event(error, job.source)
-        else:
-            event = ending.failed_event(error, torrent.name, info_hash=torrent.info_hash.hex())
-        failure = _Failure(error, event)
+        what = job.source if torrent is None else torrent.name
+        info_hash = None if torrent is None else torrent.info_hash.hex()
+        failure = _Failure(error, ending.failed_event(error, what, info_hash=info_hash), display(what))
         self._failures[index] = failure
         if self._running:
             failure.told = True

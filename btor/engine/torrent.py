@@ -279,7 +279,7 @@ class Torrent:
                 self.on_storage_error(error)
         for message in self.keeper.warnings[told:]:
             if self.ended:
-                _log.warning("%s: %s", self.name, message)
+                _log.error("%s: %s", self.name, message)
             else:
                 self.publish(Warned, message=message)
 

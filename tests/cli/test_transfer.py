@@ -120,11 +120,10 @@ def test_one_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture[s
     status, session = run(scripts)
     assert status == 4
     assert session.torrents["b.torrent"].removed
-    err = capsys.readouterr().err.splitlines()
-    assert err[0] == "btor: write /x/y: Input/output error"  # when it happens
-    assert "a: complete and verified: 4 B in 0:01" in err
-    assert "c: complete and verified: 4 B in 0:01" in err
-    assert err[-1] == "btor: write /x/y: Input/output error"  # and last
+    first, *others, last = capsys.readouterr().err.splitlines()
+    assert first == "btor: write /x/y: Input/output error"  # when it happens, and only then
+    assert sorted(others) == ["a: complete and verified: 4 B in 0:01", "c: complete and verified: 4 B in 0:01"]
+    assert last == "btor: b: failed, see above (1 of 3 torrents failed)"
 
 
 def test_the_status_is_that_of_the_first_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,14 +135,15 @@ def test_the_status_is_that_of_the_first_in_their_order(capsys: pytest.CaptureFi
     assert status == 6
     out, err = capsys.readouterr()
     assert [json.loads(line)["code"] for line in out.splitlines() if '"error"' in line] == [4, 6]
+    assert err.count("\n") == 2
     assert last_line(err) == "btor: b: parts are missing"
 
 
 def test_every_error_is_said_even_if_several_end_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert run({"a.torrent": LOST, "b.torrent": MetainfoError("info", "is missing")})[0] == 4
     err = capsys.readouterr().err
-    assert "btor: b.torrent: info: is missing\n" in err
-    assert last_line(err) == "btor: write /x/y: Input/output error"
+    assert sorted(err.splitlines()[:2]) == ["btor: b.torrent: info: is missing", "btor: write /x/y: Input/output error"]
+    assert err.splitlines()[2:] in ([], ["btor: a.torrent: failed, see above (2 of 2 torrents failed)"])
 
 
 def test_refused_sources_need_no_session(capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,8 +379,19 @@ def test_the_log_goes_to_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "detail" in text
     assert "odd: a\ufffd[2Jb\ufffdc\n" in text
     err = capsys.readouterr().err
-    assert "WARNING btor.engine.fake: odd: a\ufffd[2Jb\ufffdc\n" in err
-    assert "detail" not in err
+    assert err == "a: complete and verified: 4 B in 0:01\n"  # nothing there that a person could act on
+
+
+@pytest.mark.parametrize(("verbosity", "line"), [(0, "btor: odd\n"), (1, "ERROR btor.engine.fake: odd\n")])
+def test_what_went_wrong_inside_is_said(verbosity: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async def logs(torrent: FakeTorrent) -> None:
+        import logging
+
+        logging.getLogger("btor.engine.fake").error("odd")
+        torrent.finish()
+
+    assert run({"a.torrent": logs}, voice=Voice(verbosity=verbosity))[0] == 0
+    assert line in capsys.readouterr().err
 
 
 def test_a_log_file_that_cannot_be_had(tmp_path: Path) -> None:
