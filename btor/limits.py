@@ -258,6 +258,7 @@ DESCRIPTORS: Final = 65_536
 DESCRIPTORS_RESERVED: Final = 64  # for sockets of trackers, pipes of hashers, records, logs: what is not shared out
 CLAIM_WAIT: Final = 5.0  # for others to enter what they write to: takes them milliseconds, unless they are stopped
 CHECKPOINT_PERIOD: Final = 5.0  # of the resume record
+RESUME_SAMPLE: Final = 256 * MIB  # hashed of files written to after the record: a second or two, of small ones all
 RESUME_RECORD_SIZE: Final = 16 * MIB  # twice that of the most pieces and files a torrent may have
 SHUTDOWN: Final = 5.0  # one deadline for writes, record and stopped announces
 FREE_SPACE_PROBE: Final = 30.0

@@ -20,7 +20,7 @@ from btor.storage.claims import FilesClaimed, user_folder
 from btor.storage.files import Content, locate
 from btor.storage.resume import ResumeRecord, clean, load
 from btor.storage.state import StateError
-from btor.storage.survey import Survey, refuse, survey
+from btor.storage.survey import Survey, refuse, settle, survey
 
 if TYPE_CHECKING:
     from btor.engine.options import AddOptions
@@ -83,13 +83,20 @@ class Keeper:
         if protect:
             refuse(self.content, found, None)
         self.have = found.trusted.copy()
-        self._saved_bytes = found.trusted.count * self._metainfo.geometry.piece_length
         if found.to_hash.count:
+            self.known_from = "hash"
             self._hashing = Recheck(self._session.disk, self._metainfo, self.content, self.have)
             await self._hashing.run(found.to_hash)
+            if found.doubts:
+                found = await _in_thread(settle, self.content, found, self.have)
+                for piece in found.to_hash:
+                    self.have.discard(piece)
+                await self._hashing.run(found.to_hash)
+        elif found.trusted.count:
+            self.known_from = "resume"
+        self._saved_bytes = found.trusted.count * self._metainfo.geometry.piece_length
         if protect:
             refuse(self.content, found, self.have)
-        self.known_from = "hash" if found.to_hash.count else "resume" if found.trusted.count else "nothing"
         self.warnings += [f"{path} changed since the last run: hashed again" for path in found.changed]
         if self.seed_only and not self.have.complete and not self._options.partial:
             missing = self.have.size - self.have.count

@@ -69,7 +69,7 @@ class ResumeRecord:
 
     ``have``: pieces verified and durable. ``files``: their state, by file index. ``finished``: nothing was written
     after this record, so a later time of a file is somebody else's doing; a record made while downloading is not, and
-    then it is btor's own. ``uploaded`` and ``downloaded``: bytes over all runs.
+    then it may be btor's own: a sample of the pieces tells. ``uploaded`` and ``downloaded``: bytes over all runs.
     """
 
     info_hash: bytes

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from btor import limits
 from btor.errors import StorageError
 from btor.metainfo.bitfield import Bitfield
 from btor.storage.files import Content, FileStat, mark
@@ -20,7 +21,8 @@ class Survey:
     ``trusted``: pieces had by the record's word. ``to_hash``: pieces that may be on disk besides. ``changed``: paths of
     files that are no longer as the record says, to be named. ``strangers``: indexes of files with something in them
     that btor knows nothing of. ``longer``: indexes of files longer than the torrent says. ``files``: the state of all,
-    as it was before anything is hashed. ``nothing``: no file holds a byte.
+    as it was before anything is hashed. ``nothing``: no file holds a byte. ``doubts``: of each file whose word is only
+    taken if a sample proves good, the index and the sample: pieces that the record names, which are in ``to_hash``.
     """
 
     trusted: Bitfield
@@ -30,14 +32,16 @@ class Survey:
     longer: tuple[int, ...]
     files: FileStats
     nothing: bool
+    doubts: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 def survey(content: Content, record: ResumeRecord | None, *, recheck: bool = False) -> Survey:
     """Look at the files of ``content`` and hold them against ``record`` (None: there is none).
 
-    A file whose size, inode and time agree with the record is taken at its word; a later time is btor's own when the
-    record was made while downloading. Of such files the data beyond the record is to be hashed, of others everything.
-    With ``recheck`` the record only tells which files are btor's own, and all are to be hashed.
+    A file whose size, inode and time agree with the record is taken at its word. A later time is btor's own when the
+    record was made while downloading, or that of a file that has come to the same inode since: a sample of what the
+    record names must prove good, and `settle` then says what follows. Of such files the data beyond the record is to be
+    hashed, of others everything. With ``recheck`` all files are to be hashed.
     StorageError: something that is no file stands in a file's place.
     """
     if record is not None and not _fits(record, content):
@@ -65,6 +69,7 @@ class _Surveyor:
         self.changed: list[str] = []
         self.strangers: list[int] = []
         self.longer: list[int] = []
+        self.doubted: list[int] = []
 
     def result(self) -> Survey:
         stats = self.content.stats()
@@ -74,6 +79,12 @@ class _Surveyor:
         count = self.content.geometry.piece_count
         word = self.record.have.to_int() if self.record is not None else 0
         trusted = word & ~_int(self.denied) & ~_int(self.absent)
+        doubts = self._samples(_bitfield(trusted, count))
+        for _, sample in doubts:
+            for piece in sample:
+                mark(self.present, piece, piece)
+                mark(self.denied, piece, piece)
+        trusted &= ~_int(self.denied)
         to_hash = _int(self.present) & ~_int(self.absent) & ~trusted
         return Survey(
             _bitfield(trusted, count),
@@ -83,14 +94,27 @@ class _Surveyor:
             tuple(self.longer),
             FileStats.of(stats),
             not any(stat is not None and stat.size for stat in stats),
+            doubts,
         )
+
+    def _samples(self, trusted: Bitfield) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        """Of each doubted file the first and the last of the ``trusted`` pieces, and of those between as many as are
+        worth their time: all of them where that is not much."""
+        named = {}
+        for index in self.doubted:
+            pieces = [piece for piece in self.content.pieces_of(index) if piece in trusted]
+            if pieces:
+                named[index] = pieces
+        total = sum(map(len, named.values()))
+        step = -(-total // max(1, limits.RESUME_SAMPLE // self.content.geometry.piece_length))
+        return tuple((index, tuple({*pieces[::step], pieces[-1]})) for index, pieces in named.items())
 
     def _look_at(self, index: int, now: FileStat | None) -> None:
         entry = self.content.files[index]
         then = self.record.files[index] if self.record is not None else None
         if now is not None and now.size > entry.length:
             self.longer.append(index)
-        known = self._is_known(then, now)
+        known = self._is_known(then, now, index)
         if then is not None and not known:
             self.changed.append(self.content.path(index))
         if not entry.length:
@@ -105,20 +129,33 @@ class _Surveyor:
         if now is None or not size:
             return
         self._mark(self.present, index, 0, size)
-        # a removed file's inode is soon another's: only with the size that btor gave it is it a sign
-        own = known or (then is not None and (then.inode, then.size) == (now.inode, now.size))
-        if not own and self.content.data_ranges(index):
+        surely_own = known and index not in self.doubted
+        if not (surely_own or self._seems_own(then, now, index)) and self.content.data_ranges(index):
             self.strangers.append(index)
 
-    def _is_known(self, then: FileStat | None, now: FileStat | None) -> bool:
-        """Whether nobody but btor has touched a file since the record."""
+    def _seems_own(self, then: FileStat | None, now: FileStat, index: int) -> bool:
+        """Whether a file that was touched may yet be overwritten if not one piece in it is good.
+
+        A removed file's inode is soon another's, so it is a sign only with the size that btor gave the file, and only
+        where the record names nothing of it: of what it names something would still be good.
+        """
+        if self.record is None or then is None or (then.inode, then.size) != (now.inode, now.size):
+            return False
+        have = self.record.have
+        return not any(piece in have for piece in self.content.pieces_of(index))
+
+    def _is_known(self, then: FileStat | None, now: FileStat | None, index: int) -> bool:
+        """Whether, for all that can be seen from outside, nobody but btor has touched a file since the record."""
         if self.record is None or now is None:
             return False
-        if then is None:  # made by btor after the record, unless that was the last thing btor did
-            return not self.record.finished
+        if then is None:  # made by btor after the record, unless that was the last thing btor did: at full length
+            return not self.record.finished and now.size == self.content.files[index].length
         if (then.size, then.inode) != (now.size, now.inode):
             return False
-        return then.mtime_ns == now.mtime_ns or (not self.record.finished and then.mtime_ns < now.mtime_ns)
+        if then.mtime_ns < now.mtime_ns and not self.record.finished:
+            self.doubted.append(index)
+            return True
+        return then.mtime_ns == now.mtime_ns
 
     def _mark_unnamed_data(self, index: int, size: int) -> None:
         """Of a file at its word, only what the record does not name and what is no hole is worth hashing."""
@@ -142,11 +179,40 @@ def _bitfield(value: int, count: int) -> Bitfield:
     return Bitfield.from_wire(value.to_bytes((count + 7) // 8, "big"), count)
 
 
+def settle(content: Content, found: Survey, have: Bitfield) -> Survey:
+    """What is so when ``found.to_hash`` is hashed; ``have``: what was trusted and what proved good.
+
+    A file whose sample is good is trusted. Of another one everything is hashed after all: ``to_hash`` are now the
+    pieces that the record names and that are not believed any more, and it is ``changed`` and a stranger.
+    """
+    trusted = found.trusted.copy()
+    to_hash = Bitfield(trusted.size)
+    refuted = []
+    for index, sample in found.doubts:
+        if all(piece in have for piece in sample):
+            for piece in sample:
+                trusted.add(piece)
+        else:
+            refuted.append(index)
+    for index in refuted:
+        for piece in content.pieces_of(index):
+            if trusted.discard(piece) and piece not in found.to_hash:
+                to_hash.add(piece)
+    return replace(
+        found,
+        trusted=trusted,
+        to_hash=to_hash,
+        changed=(*found.changed, *map(content.path, refuted)),
+        strangers=(*found.strangers, *(index for index in refuted if content.data_ranges(index))),
+        doubts=(),
+    )
+
+
 def refuse(content: Content, found: Survey, have: Bitfield | None) -> None:
     """Stop before anything of somebody else's is lost, unless the person said --overwrite (then do not call this).
 
-    Call it after ``survey`` with ``have`` None, and again when ``found.to_hash`` is hashed, with the pieces that are
-    good. StorageError: a file is longer than the torrent says, or holds not one of the good pieces and yet something.
+    Call it after ``survey`` with ``have`` None, and again when all is hashed, with the pieces that are good.
+    StorageError: a file is longer than the torrent says, or holds not one of the good pieces and yet something.
     """
     for index in found.longer:
         length = content.files[index].length

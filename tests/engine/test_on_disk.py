@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 
+from btor import limits
 from btor.engine import keeper
 from btor.engine.events import Checked, Complete, Progress, Started, Warned
 from btor.engine.session import Session
@@ -123,8 +124,9 @@ async def test_runs_that_end_at_any_moment(lab: Lab) -> None:
 
 
 @scenario()
-async def test_a_run_that_was_killed(lab: Lab) -> None:
-    """What the last checkpoint names is trusted, what is on disk besides is hashed and kept."""
+async def test_a_run_that_was_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the last checkpoint names is trusted after a sample, what is on disk besides is hashed and kept."""
+    monkeypatch.setattr(limits, "RESUME_SAMPLE", 4 * 2 * BLOCK)
     home, copy = lab.place(), lab.place()
     seeder = await lab.seed(CONTENT, lab.host(up=100_000))
     async with run(lab, CONTENT, seeder, folder=home / "content") as first:
@@ -143,6 +145,38 @@ async def test_a_run_that_was_killed(lab: Lab) -> None:
         assert 0 < hashed(second) < found.have_pieces
         await second.wait_complete()
     assert CONTENT.is_at(home / "content" / "content")
+
+
+@scenario()
+@pytest.mark.parametrize("good", [0, 1])
+async def test_F4_what_was_put_in_the_place_of_a_killed_runs_file(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, good: int
+) -> None:
+    """Same size, same inode, a later time: the bytes tell."""
+    monkeypatch.setattr(limits, "RESUME_SAMPLE", 4 * 2 * BLOCK)
+    folder = lab.place() / "content"
+    records = folder.parent / "state" / state.FOLDER
+    seeder = await lab.seed(CONTENT, lab.host(up=100_000))
+    async with run(lab, CONTENT, seeder, folder=folder) as first:
+        await trio.sleep(CHECKPOINT_PERIOD + 3)
+        (record,) = records.glob("*.resume")
+        killed = record.read_bytes()
+        have = first.status().have_pieces
+    record.write_bytes(killed)
+    foreign = bytearray(b"!" * len(CONTENT.content))
+    foreign[5 * 2 * BLOCK : (5 + good) * 2 * BLOCK] = CONTENT.content[5 * 2 * BLOCK : (5 + good) * 2 * BLOCK]
+    (folder / "content").write_bytes(foreign)
+    async with run(lab, CONTENT, seeder, folder=folder) as second:
+        if good:
+            found = await checked(second)
+            assert found.have_pieces == 1
+            assert hashed(second) > have / 2
+            assert [message for message in second.keeper.warnings if "changed" in message]
+            await second.wait_complete()
+        else:
+            error = await failure(second)
+            assert (error.operation, error.path) == ("keep", str(folder / "content"))
+    assert (folder / "content").read_bytes() == (CONTENT.content if good else foreign)
 
 
 @scenario()

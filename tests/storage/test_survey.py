@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from btor import limits
 from btor.errors import StorageError
 from btor.metainfo.bitfield import Bitfield
 from btor.storage import system
 from btor.storage.files import Content, FileStat
 from btor.storage.resume import FileStats, ResumeRecord
-from btor.storage.survey import Survey, refuse, survey
+from btor.storage.survey import Survey, refuse, settle, survey
 from tests.storage.torrents import File, good_pieces, open_content, put, stream, torrent
 
 BLOCK = 16_384
@@ -120,18 +121,115 @@ def test_an_empty_file_that_is_gone_is_named(content: Content) -> None:
 @pytest.mark.parametrize("nanoseconds", [1, -1])
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_time(content: Content, index: int, nanoseconds: int, finished: bool) -> None:
-    """A later time is btor's own only where the record was made while downloading; all else is hashed, alone."""
+    """A later time may be btor's own only where the record was made while downloading; all else is hashed, alone."""
     record = recorded(content, finished=finished)
     touch(content, index, nanoseconds)
     found = look(content, record)
+    assert set(found.trusted) == set(range(COUNT)) - PIECES[index]
+    assert set(found.to_hash) == PIECES[index]
     if nanoseconds > 0 and not finished:
+        assert found.doubts == ((index, tuple(PIECES[index])),)
+        found = settled(content, found)
         assert found.trusted.complete
         assert found.changed == ()
+        assert found.strangers == ()
     else:
-        assert set(found.trusted) == set(range(COUNT)) - PIECES[index]
-        assert set(found.to_hash) == PIECES[index]
+        assert found.doubts == ()
         assert found.changed == (content.path(index),)
-    assert found.strangers == ()
+        assert found.strangers == (index,)  # if nothing in it is good
+
+
+def settled(content: Content, found: Survey) -> Survey:
+    """When everything is hashed, by an independent look at the disk."""
+    have = found.trusted.copy()
+    for piece in good_pieces(METAINFO, content.top) & set(found.to_hash):
+        have.add(piece)
+    return settle(content, found, have)
+
+
+def later(content: Content, index: int) -> None:
+    touch(content, index, 10**9)
+
+
+@pytest.mark.parametrize("index", [A, B, C])
+def test_after_a_kill_a_foreign_file_with_the_size_and_the_inode_of_ours_is_not_believed(
+    content: Content, index: int
+) -> None:
+    """A file that was removed leaves its inode to the next one; and one may be written over."""
+    record = recorded(content, finished=False)
+    path = Path(content.path(index))
+    path.write_bytes(b"!" * path.stat().st_size)
+    later(content, index)
+    found = look(content, record)
+    assert set(found.trusted) == set(range(COUNT)) - PIECES[index]
+    found = settled(content, found)
+    assert set(found.trusted) == set(range(COUNT)) - PIECES[index]
+    assert (found.changed, found.strangers) == ((str(path),), (index,))
+    with pytest.raises(StorageError, match="not one valid piece"):
+        refuse(content, found, found.trusted)
+    assert look(content, record, recheck=True).strangers == (index,)
+
+
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_a_sample_of_a_large_file_decides(content: Content, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+    """Its ends and pieces between them; what proves bad makes all that the record names be hashed."""
+    monkeypatch.setattr(limits, "RESUME_SAMPLE", pieces * BLOCK)
+    record = recorded(content, finished=False)
+    later(content, C)
+    found = look(content, record)
+    sample = {7, 11, 14} if pieces == 2 else {7, 10, 13, 14}
+    assert set(found.to_hash) == sample
+    assert [(index, set(taken)) for index, taken in found.doubts] == [(C, sample)]
+    assert settled(content, found).trusted.complete
+    with open(content.path(C), "r+b") as file:
+        file.seek(7 * BLOCK)
+        file.write(b"!" * BLOCK)
+    found = settled(content, found)
+    assert set(found.trusted) == PIECES[A] | PIECES[B]
+    assert set(found.to_hash) == PIECES[C] - sample
+    assert (found.changed, found.strangers, found.doubts) == ((content.path(C),), (C,), ())
+
+
+def test_every_file_gives_a_sample_however_little_may_be_hashed(
+    content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RESUME_SAMPLE", 1)
+    record = recorded(content, bits(*PIECES[A], 5), finished=False)
+    for index in (A, B, C):
+        later(content, index)
+    found = look(content, record)
+    assert [(index, set(sample)) for index, sample in found.doubts] == [(A, {0, 3}), (B, {5})]
+
+
+@pytest.mark.parametrize(("limit", "whole"), [(15, True), (14, False)])
+def test_what_is_not_much_is_hashed_whole(
+    content: Content, monkeypatch: pytest.MonkeyPatch, limit: int, whole: bool
+) -> None:
+    monkeypatch.setattr(limits, "RESUME_SAMPLE", limit * BLOCK)
+    record = recorded(content, finished=False)
+    for index in (A, B, C):
+        later(content, index)
+    assert look(content, record).to_hash.complete is whole
+
+
+def test_a_foreign_file_where_btor_had_none_yet(tmp_path: Path) -> None:
+    """Whatever btor makes has its full length at once."""
+    content = open_content(METAINFO, tmp_path / "content")
+    record = recorded(content, bits(), finished=False)
+    content.top.mkdir()
+    Path(content.path(A)).write_bytes(b"diary")
+    put(content, DATA, 7 * BLOCK, 8 * BLOCK)
+    assert look(content, record).strangers == (A,)
+    content.close()
+
+
+def test_of_a_file_that_the_record_names_nothing_of_inode_and_size_are_the_sign(content: Content) -> None:
+    record = recorded(content, bits(*PIECES[C]))
+    touch(content, A, -1)
+    touch(content, C, -1)
+    found = look(content, record)
+    assert found.changed == (content.path(A), content.path(C))
+    assert found.strangers == (C,)
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -214,8 +312,11 @@ def test_data_beyond_the_record_is_hashed(tmp_path: Path) -> None:
     put(content, DATA, 3 * BLOCK, 3 * BLOCK + 50)
     put(content, DATA, 10 * BLOCK, 11 * BLOCK)
     found = look(content, record)
+    assert set(found.to_hash) == {0, 1, 3, 10}
+    assert found.doubts == ((A, (0,)),)
+    found = settled(content, found)
     assert set(found.trusted) == {0}
-    assert set(found.to_hash) == {1, 3, 10}
+    assert not found.to_hash.count
     assert (found.changed, found.strangers) == ((), ())
     found = look(content, empty)
     assert set(found.to_hash) == {0, 1, 3, 10}
