@@ -27,6 +27,7 @@ SLOW_START_GROWTH: Final = 5_000  # bytes/s by which it must, else slow start is
 MEAN_GAIN: Final = 1 / 8
 DEVIATION_GAIN: Final = 1 / 4
 DEVIATIONS: Final = 4
+MEANS: Final = 4
 BATCHES: Final = 4  # requests go out when one part in so many of the depth is free
 
 
@@ -213,11 +214,13 @@ class RequestQueue:
     def timeout(self) -> float:
         """How long the head may take, in seconds: the mean time between blocks and four deviations, within bounds.
 
-        In slow start blocks come in bursts a round trip apart, so it is two latencies at least.
+        In slow start blocks come in bursts a round trip apart, so it is two latencies at least. And it is four times
+        the mean: an even flow has small deviations, yet its blocks are that far apart as soon as the sender has others
+        to serve as well.
         """
         if not self._samples:
             return limits.REQUEST_TIMEOUT_MAX
-        patience = max(self._mean + DEVIATIONS * self._deviation, LATENCIES * self.latency)
+        patience = max(self._mean + DEVIATIONS * self._deviation, MEANS * self._mean, LATENCIES * self.latency)
         return min(max(patience, limits.REQUEST_TIMEOUT_MIN), limits.REQUEST_TIMEOUT_MAX)
 
     def tell(self, source: Source) -> None:

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from btor import limits
 from btor.limits import BLOCK, MIB
-from btor.swarm.requests import LATENCIES, RATE_WINDOW, SLOW_START_GROWTH, RequestQueue, Run, runs_of
+from btor.swarm.requests import LATENCIES, MEANS, RATE_WINDOW, SLOW_START_GROWTH, RequestQueue, Run, runs_of
 from btor.swarm.source import Source
 
 
@@ -218,10 +218,10 @@ def steady(queue: RequestQueue, period: float, blocks: int = 50, start: float = 
 
 @pytest.mark.parametrize(
     ("period", "timeout"),
-    [(0.001, limits.REQUEST_TIMEOUT_MIN), (5.0, 5.0), (100.0, limits.REQUEST_TIMEOUT_MAX)],
+    [(0.001, limits.REQUEST_TIMEOUT_MIN), (5.0, MEANS * 5.0), (100.0, limits.REQUEST_TIMEOUT_MAX)],
     ids=["the least", "between", "the most"],
 )
-def test_timeout_is_the_mean_and_four_deviations_within_bounds(period: float, timeout: float) -> None:
+def test_timeout_of_an_even_flow_is_four_times_the_mean_within_bounds(period: float, timeout: float) -> None:
     queue = RequestQueue()
     steady(queue, period)
     assert queue.timeout == pytest.approx(timeout, rel=0.05)
@@ -232,9 +232,21 @@ def test_timeout_of_few_samples() -> None:
     assert queue.timeout == limits.REQUEST_TIMEOUT_MAX
     queue.on_sent(0.0, [(0, 0, 2)])
     queue.on_received(4.0, BLOCK, 0, 0, 1)
-    assert queue.timeout == pytest.approx(LATENCIES * 4.0)
-    queue.on_received(20.0, BLOCK, 0, 1, 1)  # the mean is 5.5, the deviation 3
-    assert queue.timeout == pytest.approx(17.5)
+    assert queue.timeout == pytest.approx(MEANS * 4.0)
+    queue.on_received(36.0, BLOCK, 0, 1, 1)  # the mean is 7.5, the deviation 7
+    assert queue.timeout == pytest.approx(35.5)
+
+
+def test_a_flow_that_slows_to_a_third_does_not_time_out() -> None:
+    """The sender has given away other slots, and is not silent."""
+    queue = RequestQueue()
+    now = steady(queue, 2.0)
+    for piece in range(50, 60):
+        for second in range(1, 6):
+            assert queue.on_tick(now + second) == []
+        now += 6.0
+        queue.on_received(now, BLOCK, piece, 0, 1)
+        queue.on_sent(now, [(piece + 2, 0, 1)])
 
 
 def test_timeout_is_two_latencies_at_least() -> None:
