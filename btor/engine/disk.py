@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from btor import limits
+from btor.engine.counters import Counters
 from btor.engine.hashers import Hashers
 from btor.errors import StorageError
 from btor.limits import BLOCK, MIB
@@ -77,7 +78,8 @@ class Device:
 class Disk:
     """What the torrents of a session share: descriptors, threads, hashers, and the bounds on what waits."""
 
-    def __init__(self, hashers: Hashers) -> None:
+    def __init__(self, hashers: Hashers, counters: Counters | None = None) -> None:
+        self.counters = counters or Counters()
         self.pool = FilePool()
         self.early = EarlyBytes()
         self.hashers = hashers
@@ -163,7 +165,9 @@ class TorrentDisk:
             inline = self._always_inline or self._rate(trio.current_time()) < INLINE_RATE
             self._inline[piece] = inline
         if inline:
+            started = time.perf_counter()
             self._open.feed(piece, begin, views)
+            self._disk.counters.hashing += time.perf_counter() - started
         offset = self._geometry.piece_offset(piece) + begin
         if offset != self._end:
             self._write()
@@ -220,6 +224,8 @@ class TorrentDisk:
         started = time.perf_counter()
         self.content.write(offset, views, length)
         took = time.perf_counter() - started
+        self._disk.counters.writes += 1
+        self._disk.counters.writing += took
         self._device.on_write(length, took, started, slept=system.voluntary_switches() != sleeps or sleeps < 0)
 
     def _on_write_error(self, error: StorageError, offset: int, length: int) -> None:

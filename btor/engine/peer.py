@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import islice
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import trio
@@ -118,9 +119,11 @@ class Peer:
         transport = self.transport
         reader = self._reader
         shared = session.receive_buffer
+        counters = session.counters
         while True:
             await self.transfer.disk.room_to_write()
             gulp = min(session.gulps.size(), self._gulp_limit)
+            counters.recvs += 1
             try:
                 count = transport.recv_into(reader.targets(shared, gulp))
             except BlockingIOError:
@@ -133,7 +136,11 @@ class Peer:
             self.last_received = now
             session.gulps.on_gulp(self, now)
             reader.received(shared, count)
+            started = perf_counter()
             small = self._decode(now)
+            counters.deciding += perf_counter() - started
+            counters.gulps += 1
+            counters.received += count
             if small > SMALL_MESSAGES:
                 self._gulp_limit = limits.GULP_MIN
             elif count == gulp:
@@ -337,6 +344,7 @@ class Peer:
         if self._head_sent:
             self._wake.set()  # inside a block nothing else may be sent
             return
+        self.session.counters.sends += 1
         try:
             taken = self.transport.send([self._out])
         except BlockingIOError:
@@ -353,6 +361,7 @@ class Peer:
 
     def _on_messages_taken(self, taken: int, now: float) -> None:
         """The socket took ``taken`` bytes of the waiting messages."""
+        self.session.counters.sent += taken
         self.last_sent = now
         del self._out[:taken]
         if not (self._choke_sent or self._out):
@@ -396,6 +405,7 @@ class Peer:
         if not parts:
             return True
         wanted = sum(len(part) for part in parts)
+        self.session.counters.sends += 1
         try:
             taken = self.transport.send(parts)
         except BlockingIOError:
@@ -434,6 +444,7 @@ class Peer:
 
     def _on_sent(self, taken: int, now: float) -> None:
         """``taken`` bytes of the framed replies are gone."""
+        self.session.counters.sent += taken
         self._head_sent += taken
         payload = 0
         for _, _, length in list(islice(self._uploads, BLOCKS_AT_ONCE)):

@@ -19,6 +19,7 @@ from btor import limits
 from btor.engine.announce import Announcer
 from btor.engine.choking import Choking
 from btor.engine.contain import Container
+from btor.engine.counters import Counters
 from btor.engine.descriptors import share_out
 from btor.engine.dial import Dialler
 from btor.engine.disk import Disk
@@ -75,7 +76,8 @@ class Session:
         self.container = Container(strict=settings.strict)
         self.feed = Feed()
         self.receive_buffer = memoryview(bytearray(limits.GULP_MAX + GULP_ROOM))
-        self.send_buffer = SendBuffer()
+        self.counters = Counters()
+        self.send_buffer = SendBuffer(self.counters)
         self.gulps = Gulps()
         self.upload = TokenBucket(settings.max_upload)
         self.download = TokenBucket(settings.max_download)
@@ -237,7 +239,7 @@ class Session:
         self._outer = outer
         listeners, sockets = await self._open_ports()
         hashers = self.settings.hashers
-        self.disk = Disk(Hashers(processors() if hashers is None else hashers, outer, self.container))
+        self.disk = Disk(Hashers(processors() if hashers is None else hashers, outer, self.container), self.counters)
         self.disk.pool.size = self.shares.files
         hub = UdpHub(sockets)
         self.announcer = Announcer(
@@ -377,6 +379,10 @@ async def open_session(
                 outer.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise _unwrapped(group) from None
+    finally:  # the hashers have ended, so that their CPU time is known
+        if _log.isEnabledFor(logging.DEBUG):
+            for line in session.counters.lines():
+                _log.debug(line)
 
 
 def _unwrapped(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -7,8 +7,10 @@ again from the page cache the next time, so a slow peer holds no memory and a CA
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from time import perf_counter
 from typing import Protocol
 
+from btor.engine.counters import Counters
 from btor.limits import BLOCK, PIECE_HEADER, SEND_GULP
 from btor.metainfo.geometry import Geometry
 from btor.wire.messages import put_block_header
@@ -29,7 +31,8 @@ class ContentReader(Protocol):
 class SendBuffer:
     """The buffer. ``lay_out`` fills it; its result is valid until the next call."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters | None = None) -> None:
+        self._counters = counters or Counters()
         self._view = memoryview(bytearray(_STRIDE * BLOCKS_AT_ONCE))
         # nearly all blocks are whole and stand at multiples of the stride: their slices are made once
         self._payloads = [self._view[i * _STRIDE + PIECE_HEADER : (i + 1) * _STRIDE] for i in range(BLOCKS_AT_ONCE)]
@@ -54,7 +57,10 @@ class SendBuffer:
                 payload = self._view[at + PIECE_HEADER : at + PIECE_HEADER + length]
             spans.append((geometry.piece_offset(piece) + begin, payload))
             at += PIECE_HEADER + length
+        started = perf_counter()
         ready = _read_spans(spans, content, cached_only=cached_only)
+        self._counters.framing += perf_counter() - started
+        self._counters.framings += 1
         if ready < len(spans):
             at = sum(PIECE_HEADER + len(payload) for _, payload in spans[:ready])
         return self._view[:at], ready

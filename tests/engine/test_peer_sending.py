@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import trio
 
+from btor.engine.counters import Counters
 from btor.engine.peer import Peer
 from btor.engine.upload import SendBuffer
 from btor.limits import BLOCK
@@ -71,7 +72,7 @@ def make_peer(chance: random.Random) -> tuple[Peer, Stingy]:
             upload=SimpleNamespace(bucket=SimpleNamespace(limited=chance.random() < 0.5)),
         ),
     )
-    peer.session = cast(Any, SimpleNamespace(send_buffer=SendBuffer()))
+    peer.session = cast(Any, SimpleNamespace(send_buffer=SendBuffer(), counters=Counters()))
     peer._out = bytearray()
     peer._uploads = OrderedDict()
     peer._choke_sent = True
