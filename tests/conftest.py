@@ -1,4 +1,4 @@
-"""For the whole suite: a state folder of its own, calm Hypothesis, and a list of the interop tests that ran."""
+"""For the whole suite: a state folder and a DHT of its own, calm Hypothesis, and a list of the interop tests that ran."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BTOR_STATE_DIR", str(folder))
+        patch.setenv("BTOR_DHT_BOOTSTRAP", "127.0.0.1:9")  # where nobody is: tests ask no public node
         patch.setenv("XDG_STATE_HOME", str(folder / "home"))  # where running torrents say what they write to
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             patch.delenv(name, raising=False)

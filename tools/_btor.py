@@ -61,7 +61,7 @@ def seed(
     prefix: Sequence[str] = (),
 ) -> Iterator[Seeder]:
     """``btor seed``; ``content``: the content itself or its folder. Its state folder is beside the log."""
-    command = [*prefix, *BTOR, "seed", str(torrent), str(content), "--json", "--port", "0", *options]
+    command = [*prefix, *BTOR, "seed", str(torrent), str(content), "--json", "--port", "0", *_no_dht(options), *options]
     for peer in peers:
         command += ["--peer", peer]
     with Process(command, log, env=state(log)) as process:
@@ -73,7 +73,8 @@ def download_command(
     torrent: Path | str, folder: Path, *, peers: Sequence[str] = (), options: Sequence[str] = ()
 ) -> list[str]:
     """``btor download`` of one torrent into ``folder``, telling what it does in JSON lines."""
-    command = [*BTOR, "download", str(torrent), "--directory", str(folder), "--json", "--port", "0", *options]
+    command = [*BTOR, "download", str(torrent), "--directory", str(folder), "--json", "--port", "0"]
+    command += [*_no_dht(options), *options]
     for peer in peers:
         command += ["--peer", peer]
     return command
@@ -90,6 +91,11 @@ def download(
 ) -> Process:
     """The process of ``download_command``, started. Its state folder is beside the log."""
     return Process([*prefix, *download_command(torrent, folder, peers=peers, options=options)], log, env=state(log))
+
+
+def _no_dht(options: Sequence[str]) -> list[str]:
+    """Nothing may leave the machine: no DHT, unless ``options`` say where it begins."""
+    return [] if "--dht-bootstrap" in options else ["--no-dht"]
 
 
 def state(log: Path) -> dict[str, str]:

@@ -176,6 +176,8 @@ def network_options(command: Command) -> Command:
         bind_option,
         click.option("--no-trackers", is_flag=True, help="Ask no tracker."),
         click.option("--no-dht", is_flag=True, help="Leave the DHT out."),
+        dht_bootstrap_option,
+        click.option("--dht-port", type=PORT, metavar="N", help="UDP port of the DHT. [default: that of --port]"),
         click.option("--no-pex", is_flag=True, help="Exchange no peers with peers."),
         click.option("--no-lsd", is_flag=True, help="Look for no peers on the local network."),
         click.option("--max-download", type=RATE, metavar="RATE", help="Bytes a second: 500K, 5M, 1MiB."),
@@ -200,6 +202,18 @@ def network_options(command: Command) -> Command:
     )
 
 
+def dht_bootstrap_option(command: Command) -> Command:
+    """``--dht-bootstrap``, of everything that has a DHT node."""
+    return click.option(
+        "--dht-bootstrap",
+        type=PEER,
+        multiple=True,
+        metavar="HOST:PORT",
+        envvar="BTOR_DHT_BOOTSTRAP",
+        help="Enter the DHT here. [default: $BTOR_DHT_BOOTSTRAP, or public routers]",
+    )(command)
+
+
 def bind_option(command: Command) -> Command:
     """``--bind``, of everything that listens."""
     return click.option(
@@ -219,6 +233,9 @@ class NetworkOptions:
     port: int | None
     bind: tuple[str, ...]
     trackers: bool
+    dht: bool
+    dht_bootstrap: tuple[str, ...]
+    dht_port: int | None
     max_download: int | None
     max_upload: int | None
     max_peers: int
@@ -229,13 +246,16 @@ class NetworkOptions:
     @classmethod
     def taken_from(cls, values: dict[str, Any]) -> NetworkOptions:
         """Take the values of ``network_options`` out of those of a command."""
-        for unbuilt in ("no_dht", "no_pex", "no_lsd"):  # these sources of peers do not exist yet: leaving them out is
+        for unbuilt in ("no_pex", "no_lsd"):  # these sources of peers do not exist yet: leaving them out is
             values.pop(unbuilt)  # already so
         return cls(
             peers=values.pop("peers"),
             port=values.pop("port"),
             bind=values.pop("bind"),
             trackers=not values.pop("no_trackers"),
+            dht=not values.pop("no_dht"),
+            dht_bootstrap=values.pop("dht_bootstrap"),
+            dht_port=values.pop("dht_port"),
             max_download=values.pop("max_download"),
             max_upload=values.pop("max_upload"),
             max_peers=values.pop("max_peers"),
@@ -246,7 +266,7 @@ class NetworkOptions:
 
     def settings(self) -> Settings:
         """The session that was asked for."""
-        from btor.settings import Settings
+        from btor.settings import DHT_ROUTERS, Settings
 
         return Settings(
             port=self.port,
@@ -256,6 +276,9 @@ class NetworkOptions:
             max_peers=self.max_peers,
             upload_slots=self.upload_slots,
             trackers=self.trackers,
+            dht=self.dht,
+            dht_bootstrap=self.dht_bootstrap or DHT_ROUTERS,
+            dht_port=self.dht_port,
             state_dir=self.state_dir or default_state_dir(),
             state_dir_required=self.state_dir is not None,
         )

@@ -62,7 +62,7 @@ _Owner: TypeAlias = Lookup | Question | _ForTable
 
 
 class Node:
-    """A node with the id ``node_id``, or with a new one.
+    """A node with a random id, which gives way to one that fits its address once that is known.
 
     ``read_only`` (BEP 43): it asks and does not answer. ``guarded``: floods are ignored and answers have a rate; not on
     loopback, unless ``loopback_is_public``. ``sibling``: the node of the other family at the same host, if there is
@@ -75,12 +75,11 @@ class Node:
         now: float,
         *,
         ipv6: bool = False,
-        node_id: bytes | None = None,
         read_only: bool = False,
         guarded: bool = True,
         loopback_is_public: bool = False,
     ) -> None:
-        self.id = make_id(None, rng) if node_id is None else node_id
+        self.id = make_id(None, rng)
         self.ipv6 = ipv6
         self.read_only = read_only
         self.table = Table(self.id, loopback_is_public=loopback_is_public)
@@ -109,6 +108,11 @@ class Node:
         self._own_retry = limits.DHT_BOOTSTRAP_RETRY_MIN
         self._settled = False  # our own neighbourhood was found once
         self._check_due = now + limits.DHT_CHECK * (1 + JITTER * rng.random())
+
+    def take_id(self, node_id: bytes) -> None:
+        """Have this id from now on."""
+        self.id = node_id
+        self.table.rebase(node_id)
 
     @property
     def settled(self) -> bool:
@@ -415,8 +419,7 @@ class Node:
         """The others agree on our address: the id must fit it (BEP 42)."""
         ip = self.votes.address
         if ip is not None and not id_fits(self.id, ip):
-            self.id = make_id(ip, self._rng)
-            self.table.rebase(self.id)
+            self.take_id(make_id(ip, self._rng))
             self._own_due = now
 
     def _check(self, now: float) -> None:

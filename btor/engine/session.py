@@ -21,6 +21,8 @@ from btor.engine.choking import Choking
 from btor.engine.contain import Container
 from btor.engine.counters import Counters
 from btor.engine.descriptors import share_out
+from btor.engine.dht import Dht
+from btor.engine.dht_announce import DhtAnnouncer
 from btor.engine.dial import Dialler
 from btor.engine.disk import Disk
 from btor.engine.events import Event
@@ -37,7 +39,7 @@ from btor.engine.udp import UdpHub, open_udp_sockets
 from btor.engine.upload import SendBuffer
 from btor.errors import NetworkError, UsageError
 from btor.metainfo.torrent_file import Metainfo
-from btor.settings import DEFAULT_PORT, PEER_ID_PREFIX, Settings
+from btor.settings import DEFAULT_PORT, DHT_ROUTERS, PEER_ID_PREFIX, Settings
 from btor.storage import system
 from btor.storage.hashing import processors
 from btor.storage.load import load_metainfo
@@ -94,6 +96,8 @@ class Session:
         self._save = trio.Event()
         self.disk: Disk
         self.announcer: Announcer
+        self.dht: Dht
+        self.dht_announcer: DhtAnnouncer
         self._inner: trio.Nursery
         self._outer: trio.Nursery
         self._listeners: list[Listener] = []
@@ -251,16 +255,18 @@ class Session:
             container=self.container,
         )
         try:
+            self._make_dht(hub)
             await outer.start(hub.run)
             await outer.start(self.announcer.run)
+            outer.start_soon(self.dht.run)
+            outer.start_soon(self.dht_announcer.run)
             outer.start_soon(self._save_for_ever)
             self._listeners = listeners
         finally:
             if not self._listeners:  # it did not come to that, so nobody else closes them
                 for listener in listeners:
                     listener.close()
-                for socket in sockets:
-                    socket.close()
+                hub.close()
 
     def start_inner(self, inner: trio.Nursery) -> None:
         """Start what stops first."""
@@ -282,6 +288,7 @@ class Session:
         with trio.move_on_at(deadline):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.announcer.stop, deadline)
+                nursery.start_soon(self.dht.save)
                 for torrent in self.torrents.values():
                     nursery.start_soon(torrent.close)
         self.feed.end()
@@ -318,6 +325,30 @@ class Session:
         if not isinstance(self.network, TcpNetwork):
             return []
         return open_udp_sockets(self.settings.bind, port)
+
+    def _make_dht(self, hub: UdpHub) -> None:
+        settings = self.settings
+        sockets = list(hub.sockets) if settings.dht else []
+        if sockets and settings.dht_port not in (None, self.port):
+            try:
+                sockets = open_udp_sockets(settings.bind, settings.dht_port or 0)
+            except OSError as error:
+                raise NetworkError(f"cannot listen on UDP port {settings.dht_port}: {error.strerror}") from error
+            hub.sockets += sockets
+        self.dht = Dht(
+            sockets,
+            self.network,
+            rng=self.rng,
+            bootstrap=settings.dht_bootstrap,
+            public=settings.dht_bootstrap == DHT_ROUTERS,
+            state_dir=settings.state_dir,
+            loopback_is_public=settings.loopback_is_public,
+            container=self.container,
+        )
+        hub.on_dht = self.dht.on_datagram
+        self.dht_announcer = DhtAnnouncer(
+            self.dht, loopback_is_public=settings.loopback_is_public, container=self.container
+        )
 
     async def _tick_for_ever(self) -> None:
         while True:

@@ -221,10 +221,14 @@ class Torrent:
             self._away = trio.Event()
             with trio.CancelScope() as self._active:
                 self.session.announcer.add(self)
+                if not self.metainfo.private:
+                    self.session.dht.add_named(self.metainfo.nodes)
+                    self.session.dht_announcer.add(self)
                 try:
                     await self.transfer.run()
                 finally:
                     self.session.announcer.remove(self)
+                    self.session.dht_announcer.remove(self)
                     self._away.set()
 
     async def _name_peers(self, peers: Sequence[Address]) -> None:
@@ -434,6 +438,22 @@ class Torrent:
             interval=interval,
             message=message,
         )
+
+    @property
+    def is_seed(self) -> bool:
+        """Whether it has everything, for the DHT."""
+        return self.transfer is not None and self.transfer.complete
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it has no peer."""
+        return self.transfer is None or not self.transfer.peers
+
+    def on_dht_peers(self, peers: list[Address], node_ip: str) -> None:
+        """Peers that the DHT node at ``node_ip`` named."""
+        if self.transfer is not None:
+            known = self.transfer.add_peers(peers, "dht", node_ip)
+            _log.debug("DHT node %s: %d of %d peers may be dialled", node_ip, known, len(peers))
 
     def on_tracker_switch(self, url: str) -> None:
         """A private torrent goes over to another tracker: its peers are another swarm's (BEP 27)."""

@@ -79,7 +79,7 @@ def test_each_command_has_help(btor: Here, command: str) -> None:
 def test_every_option_of_the_interface_is_there() -> None:
     network = (
         "--peer --port -p --bind --no-trackers --no-dht --no-pex --no-lsd --max-download --max-upload --max-peers"
-        " --upload-slots --recheck --state-dir"
+        " --upload-slots --recheck --state-dir --dht-bootstrap --dht-port"
     )
     expected = {
         "download": f"{network} -d --directory -o --output --overwrite --sync --wait-for-space --timeout --seed"

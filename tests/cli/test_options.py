@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from btor.cli import options
 from btor.errors import UsageError
+from btor.settings import DHT_ROUTERS
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,7 @@ def parsed(arguments: list[str]) -> tuple[options.Voice, options.NetworkOptions]
 def test_every_shared_option_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BTOR_STATE_DIR", raising=False)
     arguments = "--peer 127.0.0.1:1 --peer [::1]:2 -p 0 --bind 127.0.0.1 --bind ::1 --no-trackers --no-dht --no-pex"
+    arguments += " --dht-bootstrap 127.0.0.1:5 --dht-bootstrap [::1]:6 --dht-port 7"
     arguments += " --no-lsd --max-download 500K --max-upload 1MiB --max-peers 7 --upload-slots 0 --recheck -vv"
     voice, network = parsed([*arguments.split(), "--state-dir", str(tmp_path)])
     assert voice == options.Voice(verbosity=2)
@@ -146,21 +148,30 @@ def test_every_shared_option_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (settings.port, settings.bind, settings.trackers) == (0, ("127.0.0.1", "::1"), False)
     assert (settings.max_download, settings.max_upload) == (500_000, 1_048_576)
     assert (settings.max_peers, settings.upload_slots) == (7, 0)
+    assert (settings.dht, settings.dht_bootstrap, settings.dht_port) == (False, ("127.0.0.1:5", "[::1]:6"), 7)
     assert (settings.state_dir, settings.state_dir_required) == (tmp_path, True)
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("BTOR_STATE_DIR", raising=False)
+    monkeypatch.delenv("BTOR_DHT_BOOTSTRAP", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     voice, network = parsed([])
     assert voice == options.Voice()
     settings = network.settings()
     assert settings.port is None
     assert settings.trackers
+    assert (settings.dht, settings.dht_bootstrap, settings.dht_port) == (True, DHT_ROUTERS, None)
     assert settings.max_download is None
     assert not settings.state_dir_required
     assert settings.state_dir is not None
     assert settings.state_dir.name == "btor"
+
+
+def test_nodes_to_begin_with_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTOR_DHT_BOOTSTRAP", "127.0.0.1:5 [::1]:6")
+    assert parsed([])[1].settings().dht_bootstrap == ("127.0.0.1:5", "[::1]:6")
+    assert parsed(["--dht-bootstrap", "127.0.0.1:7"])[1].settings().dht_bootstrap == ("127.0.0.1:7",)
 
 
 def test_the_state_directory_of_the_environment_counts_as_named(
