@@ -69,20 +69,32 @@ class PeerError(BtorError):
 
 
 class TrackerError(BtorError):
-    """A tracker failed or refused. ``retry_after`` (s, or None): what BEP 31 asked for; ``never``: do not come back."""
+    """A tracker failed or refused. ``retry_after`` (s, or None): what BEP 31 asked for; ``never``: do not come back.
+
+    ``refused``: it answered and said no, as opposed to no usable answer. ``unsent``: it was not even asked, for its
+    name could not be looked up.
+    """
 
     exit_status = 5
     kind = "tracker"
 
     def __init__(
-        self, url: str, reason: str, *, retry_after: float | None = None, never: bool = False, refused: bool = False
+        self,
+        url: str,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        never: bool = False,
+        refused: bool = False,
+        unsent: bool = False,
     ) -> None:
         super().__init__(f"{url}: {reason}")
         self.url = url
         self.reason = reason
         self.retry_after = retry_after
         self.never = never
-        self.refused = refused  # the tracker answered and said no, as opposed to no usable answer
+        self.refused = refused
+        self.unsent = unsent
 
 
 class NetworkError(BtorError):

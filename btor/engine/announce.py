@@ -111,6 +111,8 @@ class Announcer:
         self._heap: list[tuple[float, int, _Entry]] = []
         self._order = itertools.count()
         self._wake = trio.Event()
+        self._second_ends = -inf  # of the announces counted in `_begun`
+        self._begun = 0
         self._errands: list[Callable[[], Awaitable[None]]] = []  # for the loop to start
         self._leaving: dict[bytes, trio.CancelScope] = {}  # by info-hash: trackers know a torrent by nothing else
         self._stopping = False
@@ -130,7 +132,7 @@ class Announcer:
                     errands, self._errands = self._errands, []
                     for errand in errands:
                         nursery.start_soon(self._container.run, "an announce", errand)
-                    with trio.move_on_at(self._heap[0][0] if self._heap else inf):
+                    with trio.move_on_at(self._next_due()):
                         await self._wake.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -170,6 +172,16 @@ class Announcer:
         """It has no peers at all: announce as soon as the trackers allow. May be called as often as one likes."""
         self._nudge(torrent, Tiers.hurry)
 
+    def on_time_missed(self, unseen: float) -> None:
+        """The machine has slept: announce soon. ``unseen``: seconds of that which are not on our clock."""
+        for torrent in self._entries:
+            self._nudge(torrent, lambda tiers, now: tiers.on_time_missed(now, unseen))
+
+    def revive(self) -> None:
+        """The network is there again: ask the trackers that failed, if they had answered before."""
+        for torrent in self._entries:
+            self._nudge(torrent, Tiers.revive)
+
     async def stop(self, deadline: float) -> None:
         """Remove all torrents; end ``run`` and return when every ``stopped`` is out, at the latest at ``deadline``.
 
@@ -208,12 +220,20 @@ class Announcer:
         self._errands.append(errand)
         self._wake.set()
 
+    def _next_due(self) -> float:
+        """When the loop next has something to do."""
+        due = self._heap[0][0] if self._heap else inf
+        return max(due, self._second_ends) if self._begun >= limits.TRACKER_STARTS else due
+
     def _take_due(self, now: float) -> None:
-        while self._heap and self._heap[0][0] <= now:
+        if now >= self._second_ends:
+            self._second_ends, self._begun = now + 1, 0
+        while self._heap and self._heap[0][0] <= now and self._begun < limits.TRACKER_STARTS:
             due, _, entry = heapq.heappop(self._heap)
             if due != entry.due:
                 continue
             for ask in entry.torrent.tiers.take(now):
+                self._begun += 1
                 self._fly(entry, ask)
             for url in entry.torrent.tiers.take_scrapes(now):
                 self._errands.append(partial(self._scrape, entry, url))
@@ -309,6 +329,7 @@ class Announcer:
             trio.current_time(),
             retry_after=error.retry_after,
             never=error.never,
+            unsent=error.unsent,
             loopback=self._is_near([ip for route in flight.routes for ip, _ in route]),
         )
         self._schedule(entry)

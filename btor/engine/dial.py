@@ -88,6 +88,7 @@ class Dialler:
         self._wake = trio.Event()
         self._first = 0
         self._rests_until = -inf
+        self._next_probe = -inf
 
     def wake(self) -> None:
         """Look at once."""
@@ -118,13 +119,27 @@ class Dialler:
                 address = transfer.book.next_to_dial(now, budget) if session.has_room else None
                 if address is None:
                     continue
-                transfer.book.on_dialled(address, now)
-                budget.on_dialled(address[0], now)
-                transfer.dialling += 1
-                nursery.start_soon(session.container.run, "a dial", self._dial, transfer, address)
+                self._start(nursery, transfer, address, now)
                 if transfer.wants_peers:
                     still.append(transfer)
             waiting = still
+        if now >= self._next_probe and session.outage.cut_off(now):
+            self._next_probe = now + limits.CUT_OFF_PROBE
+            self._probe(nursery, now)
+
+    def _probe(self, nursery: trio.Nursery, now: float) -> None:
+        """Nobody answers: try one that did before, of whichever torrent, to find out whether the network is back."""
+        for transfer in self._transfers():
+            address = transfer.book.next_to_probe(now, self._session.dial_budget) if transfer.wants_peers else None
+            if address is not None:
+                self._start(nursery, transfer, address, now)
+                return
+
+    def _start(self, nursery: trio.Nursery, transfer: Transfer, address: Address, now: float) -> None:
+        transfer.book.on_dialled(address, now)
+        self._session.dial_budget.on_dialled(address[0], now)
+        transfer.dialling += 1
+        nursery.start_soon(self._session.container.run, "a dial", self._dial, transfer, address)
 
     def _on_failed(self, transfer: Transfer, address: Address, error: BaseException) -> None:
         now = trio.current_time()
@@ -133,6 +148,7 @@ class Dialler:
             transfer.book.on_not_tried(address, now)
         else:
             transfer.book.on_failed(address, now)
+            self._session.outage.on_failure()
         transfer.on_dial_failed(address, error)
 
     async def _dial(self, transfer: Transfer, address: Address) -> None:
@@ -147,6 +163,7 @@ class Dialler:
                 session.dial_budget.on_finished(address[0])
             with trio.fail_after(limits.HANDSHAKE_TIMEOUT):
                 answer = await initiate(transport, transfer.info_hash, session.peer_id)
+            session.outage.on_contact(trio.current_time())
         except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as error:
             self._on_failed(transfer, address, error)
         finally:

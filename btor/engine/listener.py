@@ -87,6 +87,7 @@ class Porter:
             with scope:
                 transfer, said = await accept(transport, session.find_listening, session.peer_id)
                 adopted = True
+            session.outage.on_contact(trio.current_time())
         except (OSError, PeerError, trio.ClosedResourceError) as error:
             _log.debug("handshake from %s failed: %s", transport.remote, error)
         finally:

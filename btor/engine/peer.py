@@ -466,6 +466,11 @@ class Peer:
         """Bytes a second of blocks that it brought and took since it came."""
         return (self.received_total + self.sent_total) / max(now - self.connected_at, 1.0)
 
+    def on_time_missed(self, now: float, unseen: float) -> None:
+        """Nobody did anything for long, for we were not there; ``unseen`` s of that are not on our clock."""
+        self.last_received -= unseen
+        self.last_useful = self.last_request = now
+
     def on_tick(self, now: float) -> None:
         """Once a second: time-outs, snubbing, keep-alive, dead connections."""
         if now - self.last_received > limits.DEAD_PEER:

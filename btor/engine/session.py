@@ -32,6 +32,7 @@ from btor.engine.hashers import Hashers
 from btor.engine.limiter import Pacer
 from btor.engine.listener import Porter
 from btor.engine.options import AddOptions
+from btor.engine.outage import Outage
 from btor.engine.peer import GULP_ROOM, Peer
 from btor.engine.torrent import Torrent
 from btor.engine.transport import Address, Listener, Network, TcpNetwork, Transport
@@ -89,6 +90,7 @@ class Session:
         self.dial_budget = DialBudget(loopback_is_public=settings.loopback_is_public)
         self.choking = Choking(settings.upload_slots, self._peers, rng)
         self.dialler = Dialler(self, self.transfers)
+        self.outage = Outage(self)
         self.torrents: dict[bytes, Torrent] = {}
         self._keys = 0
         self._unflushed: dict[Peer | Transfer, None] = {}  # in the order of asking, so that runs can be repeated
@@ -185,6 +187,17 @@ class Session:
     def has_room(self) -> bool:
         """Whether one more connection with a peer leaves descriptors for all else."""
         return sum(len(transfer.peers) + transfer.dialling for transfer in self.transfers()) < self.shares.peers
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether any torrent has a peer."""
+        return any(transfer.peers for transfer in self.transfers())
+
+    def on_time_missed(self, now: float, unseen: float) -> None:
+        """Much time has passed without us; of it ``unseen`` s are not on our clock."""
+        for peer in self._peers():
+            peer.on_time_missed(now, unseen)
+        self.announcer.on_time_missed(unseen)
 
     def worst_peer(self, now: float) -> Peer | None:
         """Who brought and took least for its time here."""
@@ -354,6 +367,8 @@ class Session:
         while True:
             await trio.sleep(TICK)
             now = trio.current_time()
+            if self.outage.woke(now, TICK):
+                continue
             for torrent in list(self.torrents.values()):
                 self.container.call(f"the tick of {torrent.name}", torrent.on_tick, now)
 

@@ -425,6 +425,10 @@ class Torrent:
         message: str,
     ) -> None:
         """An announce or a scrape ended."""
+        if ok:
+            self.session.outage.on_contact(trio.current_time())
+        else:
+            self.session.outage.on_failure()
         self.tracker_failures.pop(url, None)
         if not ok:
             self.tracker_failures[url] = message

@@ -93,9 +93,10 @@ class Trackers:
                 with trio.fail_after(limits.TRACKER_CONNECT):
                     return await look_up(self._network, url.host, url.port)
         except trio.TooSlowError as error:
-            raise TrackerError(str(url), f"the name {url.host} cannot be looked up in time") from error
+            reason = f"the name {url.host} cannot be looked up in time"
+            raise TrackerError(str(url), reason, unsent=True) from error
         except NetworkError as error:
-            raise TrackerError(str(url), str(error)) from error
+            raise TrackerError(str(url), str(error), unsent=True) from error
 
     async def announce(
         self, url: Url, route: Route, request: AnnounceRequest, *, sends: int = limits.UDP_TRACKER_SENDS

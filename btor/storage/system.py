@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Final
@@ -33,6 +34,7 @@ HAS_LOCKS = fcntl is not None
 HAS_PROBE_SIGNAL = os.name == "posix"  # elsewhere the signal 0 is not nothing
 HAS_DESCRIPTOR_LIMIT = resource is not None
 HAS_THREAD_USAGE = hasattr(resource, "RUSAGE_THREAD")
+HAS_SLEEP_CLOCK = hasattr(time, "CLOCK_BOOTTIME")
 HAS_FULL_SYNC = hasattr(fcntl, "F_FULLFSYNC")  # macOS, whose fsync leaves data in the drive's cache
 
 IOV_MAX: Final = 1024  # POSIX systems of today take this many buffers a call
@@ -278,6 +280,13 @@ def raise_descriptor_limit(wanted: int) -> int:
         except (OSError, ValueError):  # some systems and sandboxes allow less than they say
             return int(soft)
     return wanted
+
+
+def time_asleep() -> float:
+    """Seconds that the machine has slept since some fixed moment, which monotonic clocks leave out; 0.0: unknown."""
+    if HAS_SLEEP_CLOCK:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    return 0.0
 
 
 def voluntary_switches() -> int:

@@ -251,6 +251,27 @@ class PeerBook:
             self._enqueue(entry)
         return None
 
+    def next_to_probe(self, now: float, budget: DialBudget) -> Address | None:
+        """Of the peers that were reached before, the one out of touch for longest, even if it was given up."""
+        reached = [
+            entry
+            for entry in self._entries.values()
+            if entry.handshake > NEVER
+            and entry.listening
+            and not (entry.connected or entry.dialling or self.bans.bars(entry.address))
+        ]
+        entry = min(reached, key=lambda entry: entry.contact, default=None)
+        if entry is None or not budget.open(now) or budget.wait(entry.address[0], now):
+            return None
+        return entry.address
+
+    def revive(self, now: float) -> None:
+        """The network was gone, not they: forgive the peers that had been reached before what failed since."""
+        for entry in list(self._entries.values()):
+            if entry.fails and entry.handshake > NEVER:
+                entry.fails, entry.due = 0, now
+                self._enqueue(entry)
+
     def on_dialled(self, address: Address, now: float) -> None:
         """A connection to a peer is being opened."""
         entry = self._find(address)

@@ -232,11 +232,19 @@ class Tiers:
         return Verdict(silenced, switched, regular)
 
     def on_failure(
-        self, ask: Ask, now: float, *, retry_after: float | None = None, never: bool = False, loopback: bool = False
+        self,
+        ask: Ask,
+        now: float,
+        *,
+        retry_after: float | None = None,
+        never: bool = False,
+        unsent: bool = False,
+        loopback: bool = False,
     ) -> None:
         """The tracker refused or could not be had; it rests, and the next of its tier may be asked at once.
 
-        ``retry_after`` (s) and ``never``: what it asked for itself (BEP 31).
+        ``retry_after`` (s) and ``never``: what it asked for itself (BEP 31). ``unsent``: it was not even asked, so that
+        it is spared nothing by a longer rest, and our own network may be there again any moment.
         """
         tracker = self._trackers[ask.url]
         tracker.flying = False
@@ -244,7 +252,8 @@ class Tiers:
         tracker.scrape_at = inf
         least = limits.TRACKER_RETRY_MIN_LOOPBACK if loopback else limits.TRACKER_RETRY_MIN
         most = limits.TRACKER_RETRY_MAX_LOOPBACK if loopback else limits.TRACKER_RETRY_MAX
-        rest = min(least * 2.0 ** min(tracker.failures, DOUBLINGS), most) * self._rng.uniform(1 - JITTER, 1 + JITTER)
+        doublings = 0 if unsent else min(tracker.failures, DOUBLINGS)
+        rest = min(least * 2.0**doublings, most) * self._rng.uniform(1 - JITTER, 1 + JITTER)
         if retry_after is not None:
             rest = min(max(retry_after, least), limits.TRACKER_INTERVAL_MAX)
         tracker.failures += 1
@@ -283,6 +292,18 @@ class Tiers:
             if lane.answered and soon < lane.due:
                 lane.due = soon
                 lane.hurried = True
+
+    def on_time_missed(self, now: float, unseen: float) -> None:
+        """The machine has slept: announce as soon as each tracker allows. ``unseen``: seconds not on this clock."""
+        for lane in self._lanes:
+            if lane.answered:
+                lane.due = min(lane.due, max(now, lane.trackers[0].soonest - unseen))
+
+    def revive(self, now: float) -> None:
+        """The network was gone, not they: trackers that had answered before may be asked again."""
+        for tracker in self._trackers.values():
+            if tracker.started and tracker.failures and tracker.retry_at > now:
+                tracker.retry_at = tracker.lane.ask_at = now
 
     def on_company(self) -> None:
         """A peer has stayed for a while: when there is none again, the first announces come soon again."""

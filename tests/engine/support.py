@@ -195,9 +195,9 @@ class Lab:
             **(add or {}),
         )
 
-    async def serving(self, sample: Sample, *, up: float | None = None) -> Address:
+    async def serving(self, sample: Sample, *, up: float | None = None, ip: str = "") -> Address:
         """Where a scripted peer seeds ``sample`` to everybody who calls: no session and no disk is behind it."""
-        caller = await self.listen(self.host(up=up))
+        caller = await self.listen(self.host(ip, up=up))
 
         async def accept() -> None:
             while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -231,6 +232,65 @@ def test_a_dial_that_could_not_be_tried_is_no_failure() -> None:
     assert dial(peers, 200) is None
     peers.on_not_tried(B, 200)
     assert not peers.knows(B)
+
+
+def test_when_nobody_answers_those_who_once_did_are_tried_in_turn() -> None:
+    peers, budget = book(), DialBudget()
+    for address, now in ((A, 0), (B, 1)):
+        peers.add(address, "tracker", 0)
+        connect(peers, address, now)
+    peers.add(C, "tracker", 0)
+    assert peers.next_to_probe(5, budget) is None  # both are connected, and the third never was
+    for address in (B, A):
+        peers.on_closed(address, 10, False)
+    probed = []
+    for now in range(20, 2_000, 30):
+        address = peers.next_to_probe(now, budget)
+        assert address is not None
+        peers.on_dialled(address, now)
+        assert peers.next_to_probe(now, budget) != address
+        peers.on_failed(address, now + 1)
+        peers.check_invariants()
+        probed.append(address)
+    assert set(itertools.pairwise(probed)) == {(A, B), (B, A)}  # also after they were given up
+    for now in (2_000, 2_001, 2_002):
+        budget.on_dialled(A[0], now)
+        budget.on_dialled(B[0], now)
+    assert peers.next_to_probe(2_003, budget) is None
+    peers.ban(A)
+    peers.bans.add(B)
+    assert peers.next_to_probe(9_000, budget) is None
+
+
+def test_a_visitor_is_not_tried_for_it_said_no_port() -> None:
+    peers = book()
+    peers.on_connected(FROM, 0)
+    assert peers.next_to_probe(10, DialBudget()) is None
+
+
+def test_half_open_connections_are_bounded_for_probes_too() -> None:
+    peers, budget = book(), DialBudget()
+    peers.add(A, "tracker", 0)
+    connect(peers, A, 0)
+    peers.on_closed(A, 1, True)
+    for index in range(HALF_OPEN):
+        budget.on_dialled(public(index)[0], index / 10)
+    assert peers.next_to_probe(1_000, budget) is None
+
+
+def test_what_failed_while_the_network_was_gone_is_forgiven_to_those_who_once_answered() -> None:
+    peers = book()
+    for address in (A, B):
+        peers.add(address, "tracker", 0)
+    connect(peers, A, 0)
+    peers.on_closed(A, 1, False)
+    for now in (1_000, 2_000, 3_000):
+        while (address := dial(peers, now)) is not None:
+            peers.on_failed(address, now)
+    assert dial(peers, 9_000) is None
+    peers.revive(9_000)
+    assert dial(peers, 9_000) == A
+    assert dial(peers, 9_000) is None
 
 
 def test_a_tracker_forgives_one_failure() -> None:
@@ -835,6 +895,14 @@ class Histories(RuleBasedStateMachine):
         self.book.on_not_tried(one if one[1] else (one[0], 7000), self.now)
         if not self.connected[one]:
             self.not_before[one] = self.now + RECONNECT
+
+    @rule()
+    def revive(self) -> None:
+        self.book.revive(self.now)
+        for entry in self.book._entries.values():
+            if entry.handshake >= 0 and self.fails[self.one(entry.address)]:
+                self.fails[self.one(entry.address)] = 0
+                self.not_before.pop(self.one(entry.address), None)
 
     @rule(address=ADDRESSES)
     def incoming(self, address: Address) -> None:

@@ -294,6 +294,42 @@ def test_back_off_doubles(loopback: bool, rests: list[float]) -> None:
     assert tiers.next_due() == now + HOUR + 60
 
 
+def test_back_off_does_not_grow_while_nothing_reaches_the_tracker() -> None:
+    tiers = started([A])
+    now = 0.0
+    for _ in range(5):
+        assert tiers.take(now) == [Ask(A, "started")]
+        tiers.on_failure(Ask(A, "started"), now, unsent=True)
+        assert tiers.next_due() == now + 60
+        now = tiers.next_due()
+
+
+def test_time_that_was_missed_brings_announces_forward() -> None:
+    tiers = started([A], [B], [C])
+    tiers.take(0.0)
+    tiers.on_answer(Ask(A, "started"), 0.0, interval=HOUR, min_interval=100)
+    answer(tiers, B, 0.0)
+    tiers.on_time_missed(70.0, 20.0)
+    assert tiers.take(70.0) == [Ask(B, "")]
+    assert tiers.take(79.9) == []
+    assert tiers.take(80.0) == [Ask(A, "")]  # its wish of 100 s, of which 20 went by unseen
+
+
+def test_trackers_that_had_answered_are_asked_again_when_the_network_is_back() -> None:
+    tiers = started([A], [B])
+    tiers.take(0.0)
+    answer(tiers, A, 0.0)
+    tiers.on_failure(Ask(B, "started"), 0.0)
+    assert tiers.take(HOUR) == [Ask(A, ""), Ask(B, "started")]
+    tiers.revive(HOUR)  # both are on their way
+    assert tiers.take(HOUR) == []
+    tiers.on_failure(Ask(A, ""), HOUR)
+    tiers.on_failure(Ask(B, "started"), HOUR)
+    assert tiers.take(HOUR + 1) == []
+    tiers.revive(HOUR + 1)
+    assert tiers.take(HOUR + 1) == [Ask(A, "")]
+
+
 def test_back_off_stays_bounded_however_often() -> None:
     tiers = started([A])
     for _ in range(3_000):
