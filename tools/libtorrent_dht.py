@@ -1,9 +1,9 @@
 """DHT nodes of libtorrent, for tests and measurements beside btor: each at a loopback address of its own.
 
 It prints one JSON line, {"event": "listening", "nodes": ["127.0.1.1:port", ...]}, when every node knows others, and
-runs until SIGTERM. With --torrent and --folder one more session, at the address after the last, seeds and announces;
-with --torrent alone that session downloads. {"event": "complete"} tells when it has everything, {"event": "peers"} what
-it was told by the DHT.
+runs until SIGTERM. {"event": "stored", "node": ..., "peer": ...} tells that a node was announced a peer. With --torrent
+one more session, at the address after the last, seeds (--seed) or downloads (--get) with the help of the DHT alone;
+{"event": "complete"} tells that it has everything.
 """
 
 from __future__ import annotations
@@ -134,10 +134,10 @@ def main() -> int:
     complete = bool(arguments.seed)
     announced = time.monotonic()
     while not ended:
-        for session in sessions:
+        for address, port, session in zip(addresses, ports, sessions, strict=False):
             for alert in session.pop_alerts():
-                if isinstance(alert, lt.dht_reply_alert):
-                    say("peers", count=alert.num_peers)
+                if isinstance(alert, lt.dht_announce_alert):
+                    say("stored", node=f"{address}:{port}", peer=f"{alert.ip}:{alert.port}")
         if handle is not None:
             if not complete and handle.status().is_seeding:
                 complete = True

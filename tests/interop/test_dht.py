@@ -1,0 +1,65 @@
+"""A net of libtorrent's DHT nodes on loopback: btor finds a seeder in it, and is found. No tracker, no other hint."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.interop.conftest import Album
+from tools import _btor
+from tools._processes import Process, wait_until
+
+NODES = 30
+MANY = 6  # of the eight nodes closest to an info-hash: the seeder itself may be one
+START = 40.0
+TRANSFER = 90.0
+
+
+@contextmanager
+def libtorrent_net(log: Path, *options: str, nodes: int = NODES) -> Iterator[tuple[Process, list[str]]]:
+    """``nodes`` of libtorrent, each at its own loopback address, that know each other: HOST:PORT of each."""
+    command = [sys.executable, "-m", "tools.libtorrent_dht", "--nodes", str(nodes), *options]
+    with Process(command, log) as process:
+        yield process, process.wait_event("listening", START)["nodes"]
+
+
+def entering_at(node: str) -> Sequence[str]:
+    """What makes a btor of the DHT alone."""
+    return ["--no-trackers", "--no-lsd", "--no-pex", "--dht-bootstrap", node]
+
+
+def storing(net: Process) -> set[str]:
+    """The nodes of the net that were announced a peer."""
+    return {event["node"] for event in net.events() if event["event"] == "stored"}
+
+
+@pytest.fixture
+def torrent(album: Album, tmp_path: Path) -> Path:
+    return album.with_trackers(tmp_path / "album.torrent")
+
+
+def test_btor_finds_a_seeder_that_announced(album: Album, torrent: Path, tmp_path: Path) -> None:
+    with libtorrent_net(tmp_path / "net", "--torrent", str(torrent), "--seed", str(album.content)) as (net, nodes):
+        wait_until("announced", lambda: len(storing(net)) >= MANY, START)
+        entrance = next(node for node in nodes if node not in storing(net))
+        here = tmp_path / "here"
+        with _btor.download(torrent, here, tmp_path / "btor", options=entering_at(entrance)) as btor:
+            btor.check(TRANSFER)
+        assert album.differences(here) == []
+
+
+def test_btor_is_found(album: Album, torrent: Path, tmp_path: Path) -> None:
+    with libtorrent_net(tmp_path / "net") as (net, nodes):
+        with _btor.seed(torrent, album.content, tmp_path / "btor", options=entering_at(nodes[20])):
+            wait_until("announced", lambda: len(storing(net)) >= MANY, START)
+            strangers = [node for node in nodes if node not in storing(net)][:2]
+            getter = ["--torrent", str(torrent), "--get", str(tmp_path / "here")]
+            for node in strangers:
+                getter += ["--node", node]
+            with libtorrent_net(tmp_path / "getter", "--first", "127.0.2.1", *getter, nodes=0) as (process, _):
+                process.wait_event("complete", TRANSFER)
+        assert album.differences(tmp_path / "here") == []
