@@ -17,6 +17,7 @@ _COMMANDS = {  # in the order of --help: name -> (module and attribute, what it 
     "magnet": ("btor.cli.inspect:magnet", "Print the magnet URI, nothing else."),
     "verify": ("btor.cli.inspect:verify", "Hash what is there against the torrent."),
     "tracker": ("btor.cli.tracker:tracker", "Run an embedded HTTP and UDP tracker."),
+    "dht": ("btor.cli.dht:dht", "Ask the DHT, or run a node of it."),
     "swarm": ("btor.cli.swarm:swarm", "Run a whole local swarm of processes and verify all of it."),
 }
 

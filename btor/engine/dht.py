@@ -20,6 +20,7 @@ from btor.dht.node import Node, Question
 from btor.engine.contain import Container
 from btor.engine.dht_state import DhtState
 from btor.engine.lookup import is_ipv6, look_up
+from btor.engine.udp import UdpHub, UdpSocket
 from btor.errors import NetworkError
 from btor.wire.address import Address, dialable, parse_host_port, reach, unpack_compact
 from btor.wire.krpc import Reply
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from btor.engine.transport import Network
-    from btor.engine.udp import UdpSocket
 
 _log = logging.getLogger(__name__)
 
@@ -130,6 +130,10 @@ class Dht:
     def nodes(self) -> list[Node]:
         """Our nodes: one for each socket."""
         return [place.node for place in self._places.values()]
+
+    def places(self) -> list[tuple[UdpSocket, Node]]:
+        """Our nodes, each with its socket."""
+        return [(place.socket, place.node) for place in self._places.values()]
 
     @property
     def started(self) -> bool:
@@ -332,12 +336,16 @@ class Dht:
 
 @asynccontextmanager
 async def open_dht(
-    sockets: Sequence[UdpSocket], network: Network, *, rng: Random, bootstrap: Sequence[str], read_only: bool = False
+    sockets: Sequence[UdpSocket],
+    network: Network,
+    *,
+    rng: Random,
+    bootstrap: Sequence[str] = (),
+    public: bool = False,
+    read_only: bool = False,
 ) -> AsyncIterator[Dht]:
-    """A DHT without a session: it receives by itself, and closes the sockets at the end."""
-    from btor.engine.udp import UdpHub
-
-    dht = Dht(sockets, network, rng=rng, bootstrap=bootstrap, read_only=read_only)
+    """A DHT without a session: it receives by itself, and closes the sockets at the end. Options: ``Dht``."""
+    dht = Dht(sockets, network, rng=rng, bootstrap=bootstrap, public=public, read_only=read_only)
     hub = UdpHub(sockets)
     hub.on_dht = dht.on_datagram
     async with trio.open_nursery() as nursery:
