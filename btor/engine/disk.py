@@ -1,9 +1,10 @@
 """The one policy of the disk: where writes, reads and hashes happen.
 
 Writes go straight from the receive buffer to the kernel on the loop thread, in long runs: that costs least. Where a
-device is slow they move to a worker thread, with a bound on what waits; over it peers stop being read. Small pieces
-and slow torrents are hashed inline as their blocks arrive; the pieces of a fast one by a child process that reads them
-back through the page cache, so that no hash holds the loop up. Where no child can be had, a thread does it.
+device is slow they move to a worker thread, with a bound on what waits; over it peers stop being read. Blocks are
+hashed inline as they arrive where that is cheap: small pieces, slow torrents, and all of them on a processor that is
+quick at SHA-1. Elsewhere a child process reads the pieces of a fast torrent back through the page cache, so that no
+hash holds the loop up. Where no child can be had, a thread does it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -38,12 +41,17 @@ if TYPE_CHECKING:
 INLINE_PIECE: Final = 64 * 1024  # up to this piece length a child costs more than it saves
 INLINE_TORRENT: Final = 16 * MIB  # a small torrent is there before a child has started
 INLINE_RATE: Final = 24 * MIB  # bytes/s below which hashing inline takes less than 4 % of a core
+INLINE_SPEED: Final = 1_200_000_000  # bytes/s of SHA-1 from which a child's read back costs more than the hash
+TIMED_HASH: Final = 64 * 1024  # bytes hashed to learn that speed, the best of
+TIMED_HASHES: Final = 5  # times, 0.5 ms in all: others may hold the processor
 SLOW_WRITES: Final = 3  # of the last
 WRITES_WATCHED: Final = 8
 DISK_THREADS: Final = 4
 FAST_WRITE_PER_MIB: Final = 0.002
 FAST_FOR: Final = 10.0
 NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+_Run = tuple[int, int, int, int, list[memoryview]]  # content offset, length, piece, begin in it, the bytes
 
 
 class Device:
@@ -91,6 +99,17 @@ class Disk:
     def device(self, number: int) -> Device:
         """The file system ``number`` (st_dev)."""
         return self._devices.setdefault(number, Device())
+
+    @cached_property
+    def hash_speed(self) -> float:
+        """Bytes/s of SHA-1 on this processor."""
+        data = bytes(TIMED_HASH)
+        times = []
+        for _ in range(TIMED_HASHES):
+            started = time.perf_counter()
+            hashlib.sha1(data, usedforsecurity=False)
+            times.append(time.perf_counter() - started)
+        return TIMED_HASH / max(min(times), sys.float_info.epsilon)
 
     def on_queued(self, size: int) -> None:
         """``size`` bytes more (or less) wait."""
@@ -143,9 +162,7 @@ class TorrentDisk:
         self._void: set[int] = set()  # open pieces of which something could not be written
         self._on_error = on_error
         self._in_background = in_background
-        # the run of content that grows during one gulp
-        self._offset = self._end = -1
-        self._views: list[memoryview] = []
+        self._runs: list[_Run] = []  # what came in one gulp
         self._finished: list[int] = []
         # threaded mode
         self._queue: deque[tuple[int, bytes]] = deque()
@@ -160,20 +177,13 @@ class TorrentDisk:
 
     def receive(self, piece: int, begin: int, views: list[memoryview], length: int) -> None:
         """New content of ``piece`` from byte ``begin`` on. Kept until `flush`."""
-        inline = self._inline.get(piece)
-        if inline is None:
-            inline = self._always_inline or self._rate(trio.current_time()) < INLINE_RATE
-            self._inline[piece] = inline
-        if inline:
-            started = time.perf_counter()
-            self._open.feed(piece, begin, views)
-            self._disk.counters.hashing += time.perf_counter() - started
-        offset = self._geometry.piece_offset(piece) + begin
-        if offset != self._end:
-            self._write()
-            self._offset = offset
-        self._views += views
-        self._end = offset + length
+        if piece not in self._inline:
+            self._inline[piece] = (
+                self._always_inline
+                or self._rate(trio.current_time()) < INLINE_RATE
+                or self._disk.hash_speed >= INLINE_SPEED
+            )
+        self._runs.append((self._geometry.piece_offset(piece) + begin, length, piece, begin, views))
 
     def finish(self, piece: int) -> None:
         """All of ``piece`` was received: after the next `flush`, ``on_hashed`` hears of it."""
@@ -181,8 +191,8 @@ class TorrentDisk:
 
     def flush(self) -> None:
         """Hand what was received to the kernel, and see to the pieces that are whole."""
-        if self._views:
-            self._write()
+        if self._runs:
+            self._hash_and_write()
         if self._finished:
             finished, self._finished = self._finished, []
             for piece in finished:
@@ -197,23 +207,39 @@ class TorrentDisk:
         self._inline.pop(piece, None)
         self._void.discard(piece)
 
-    def _write(self) -> None:
-        views = self._views
-        if not views:
-            return
-        self._views = []
-        length = self._end - self._offset
+    def _hash_and_write(self) -> None:
+        """See to what came in this gulp, in the order of the content.
+
+        Senders that read several blocks at once mix up their order: sorted, most hash where they lie, without a copy,
+        and go to the kernel in a few long writes.
+        """
+        runs, self._runs = self._runs, []
+        runs.sort(key=itemgetter(0))
+        offset, length, views = runs[0][0], 0, list[memoryview]()
+        for next_offset, next_length, piece, begin, next_views in runs:
+            if self._inline.get(piece):  # unless it was dropped in this gulp
+                started = time.perf_counter()
+                self._open.feed(piece, begin, next_views)
+                self._disk.counters.hashing += time.perf_counter() - started
+            if next_offset == offset + length:
+                length += next_length
+                views = views + next_views
+            else:
+                self._write(offset, length, views)
+                offset, length, views = next_offset, next_length, next_views
+        self._write(offset, length, views)
+
+    def _write(self, offset: int, length: int, views: list[memoryview]) -> None:
         if self._device.threaded or self._queue:
-            self._queue.append((self._offset, b"".join(views)))
+            self._queue.append((offset, b"".join(views)))
             self._writes_queued += 1
             self._disk.on_queued(length)
             self._work.set()
         else:
             try:
-                self._write_now(self._offset, views, length)
+                self._write_now(offset, views, length)
             except StorageError as error:
-                self._on_write_error(error, self._offset, length)
-        self._end = -1
+                self._on_write_error(error, offset, length)
 
     def _write_in_thread(self, offset: int, data: bytes) -> None:
         with self.content.users:

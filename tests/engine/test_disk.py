@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from btor.engine.contain import Container
-from btor.engine.disk import FAST_FOR, FAST_WRITE_PER_MIB, INLINE_RATE, Device, Disk, TorrentDisk
+from btor.engine.disk import FAST_FOR, FAST_WRITE_PER_MIB, INLINE_RATE, INLINE_SPEED, Device, Disk, TorrentDisk
 from btor.engine.hashers import Hashers
 from btor.errors import StorageError
 from btor.limits import BLOCK, DISK_QUEUE_HIGH, DISK_QUEUE_LOW, MIB, SLOW_WRITE_PER_MIB, STALLED_WRITE
@@ -94,10 +94,18 @@ class Bench:
     """The disk of one torrent, and what it told. ``hold``: a lock that every write waits for."""
 
     def __init__(
-        self, content: Sample, top: Path, nursery: trio.Nursery, *, rate: float = 0.0, disk: Disk | None = None
+        self,
+        content: Sample,
+        top: Path,
+        nursery: trio.Nursery,
+        *,
+        rate: float = 0.0,
+        hash_speed: float = INLINE_SPEED - 1,
+        disk: Disk | None = None,
     ) -> None:
         self.sample = content
         self.disk = disk or Disk(Hashers(1, nursery, Container(strict=True)))
+        self.disk.hash_speed = hash_speed
         self.content = Content(content.metainfo, top, self.disk.pool, writable=True)
         self.hashed: list[tuple[int, bool]] = []
         self.void: list[int] = []
@@ -179,6 +187,30 @@ async def test_long_runs_are_one_write(bench: Bench) -> None:
     assert bench.hashed == []
 
 
+async def test_the_order_within_a_gulp_does_not_matter(bench: Bench) -> None:
+    bench.receive(4, 1)
+    bench.receive(3, 1)
+    bench.receive(3, 0)
+    bench.receive(4, 0)
+    bench.torrent.finish(4)
+    bench.torrent.finish(3)
+    bench.torrent.flush()
+    assert [(offset, length) for offset, length, _ in bench.writes] == [(6 * BLOCK, 4 * BLOCK)]
+    assert bench.hashed == [(4, True), (3, True)]
+    assert bench.disk.early.used == 0  # nothing was copied: all were hashed where they lay
+    assert bench.content.top.read_bytes()[6 * BLOCK : 10 * BLOCK] == bench.sample.piece(3) + bench.sample.piece(4)
+
+
+async def test_a_piece_that_begins_anew_within_a_gulp(bench: Bench) -> None:
+    bench.receive(1, 0, data=bytes(BLOCK))
+    bench.torrent.drop(1)
+    bench.receive(2, 0)
+    bench.flush()
+    bench.whole(1)
+    assert bench.hashed == [(1, True)]
+    assert bench.content.top.read_bytes()[2 * BLOCK : 5 * BLOCK] == bench.sample.piece(1) + bench.sample.block(2, 0)
+
+
 async def test_out_of_order(bench: Bench) -> None:
     bench.receive(2, 1)
     bench.flush()
@@ -229,6 +261,21 @@ async def test_large_fast_pieces_go_to_a_hasher(tmp_path: Path, nursery: trio.Nu
         assert bench.hashed == []
         await until(lambda: len(bench.hashed) == 3)
     assert bench.hashed == [(0, True), (1, False), (2, True)]
+
+
+async def test_a_quick_processor_needs_no_hasher(tmp_path: Path, nursery: trio.Nursery) -> None:
+    bench = Bench(
+        sample(20 * MIB, piece_length=MIB), tmp_path / "content", nursery, rate=INLINE_RATE, hash_speed=INLINE_SPEED
+    )
+    bench.whole(0)
+    bench.whole(1, bytes(MIB))
+    assert bench.hashed == [(0, True), (1, False)]
+
+
+def test_the_speed_of_hashing() -> None:
+    disk = Disk(None)  # type: ignore[arg-type]  # no hashers are needed
+    assert 1e6 < disk.hash_speed < 1e11
+    assert disk.hash_speed == disk.hash_speed  # measured once
 
 
 @pytest.mark.parametrize(("total", "piece_length", "rate"), [(17, 1, INLINE_RATE - 1), (16, 1, 1e9), (17, 1 / 16, 1e9)])

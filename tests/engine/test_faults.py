@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import signal
@@ -281,6 +282,7 @@ def test_pieces_that_children_hash(tmp_path: Any, kills: int, monkeypatch: pytes
     """Whatever happens to the children, every piece is hashed, and the torrent completes."""
     content = sample(24 * MIB, piece_length=MIB)
     monkeypatch.setattr(disk, "INLINE_RATE", 0)
+    monkeypatch.setattr(disk, "INLINE_SPEED", math.inf)
     killed: set[int] = set()
 
     async def kill(found: Torrent) -> None:
