@@ -44,15 +44,17 @@ def named(what: str) -> Iterator[None]:
 
 
 def failed_event(error: BtorError, what: str = "", *, info_hash: str | None = None) -> Failed:
-    """The event that ``--json`` prints for an error; its message is the line on standard error, too."""
+    """The event that ``--json`` prints for an error; its message is the line on standard error, and in the log."""
+    import logging
+
     from btor.engine.events import Failed
 
+    text = message(error, what)
+    log = logging.getLogger("btor.cli")
+    if log.hasHandlers():  # else Python would print it
+        log.error("%s", text)
     return Failed(
-        time=round(time.time(), 3),
-        info_hash=info_hash,
-        code=error.exit_status,
-        kind=error.kind,
-        message=message(error, what),
+        time=round(time.time(), 3), info_hash=info_hash, code=error.exit_status, kind=error.kind, message=text
     )
 
 

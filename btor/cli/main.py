@@ -38,7 +38,7 @@ def _run(argv: Sequence[str]) -> int:
 
     stdout = sys.stdout
     try:
-        status = cli.main(args=list(argv), prog_name="btor", standalone_mode=False)
+        status = cli.main(args=list(argv), prog_name="btor", standalone_mode=False, obj=argv)
     except click.ClickException as error:
         raise ending.from_click(error) from error
     except SystemExit as error:  # from shell completion

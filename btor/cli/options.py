@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import click
 
@@ -155,13 +156,24 @@ def _apply(command: Command, *decorators: Callable[[Command], Command]) -> Comma
 
 
 def voice_options(command: Command) -> Command:
-    """``--json``, ``-q``, ``-v``, ``--log-file``: of every command."""
+    """``--json``, ``-q``, ``-v``, ``--log-file``: of every command. Keeps the log file, too."""
+
+    @wraps(command)
+    def logged(**values: Any) -> int:
+        run: Callable[[], int] = partial(command, **values)
+        if values["log_file"] is None:
+            return run()
+        from btor.cli.logs import run_logged
+
+        argv = click.get_current_context().find_root().obj or ()
+        return run_logged(run, values["log_file"], values["verbose"], argv)
+
     return _apply(
-        command,
+        cast("Command", logged),
         click.option("--json", is_flag=True, help="JSON on standard output, nothing else there."),
         click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
         click.option("-v", "--verbose", count=True, help="Say more; -vv: most."),
-        click.option("--log-file", type=FILE, metavar="F", help="Write the log there."),
+        click.option("--log-file", type=FILE, metavar="F", help="Append the log to F."),
     )
 
 

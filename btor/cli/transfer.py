@@ -13,7 +13,7 @@ import trio
 
 from btor.cli import ending, interrupts, output, sources, words
 from btor.cli.lines import Reporter, now
-from btor.cli.logs import logging_to
+from btor.cli.logs import EventLog, logging_to
 from btor.cli.options import Voice
 from btor.engine import events
 from btor.errors import BtorError, NetworkError, StorageError
@@ -204,6 +204,7 @@ class Transfer:
 
     async def _report(self, happenings: AsyncIterator[Event]) -> None:
         """Tell every event until the session has closed, or nobody listens any more."""
+        log = EventLog()
         async for event in happenings:
             if isinstance(event, events.PeerChange) and event.change == "connected":
                 self._connected = True
@@ -211,6 +212,7 @@ class Transfer:
                 continue  # the job's own task says that, once
             if isinstance(event, events.Seeding) and not self._goal.seed:
                 continue  # it is about to end
+            log.on_event(event)
             self._tell(event)
             if self._unheard is not None:
                 break

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -364,24 +363,6 @@ def test_a_reader_that_leaves_is_noticed_by_the_tick_too() -> None:
         run({"a.torrent": waits}, reporter=Gone())
 
 
-def test_the_log_goes_to_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def logs(torrent: FakeTorrent) -> None:
-        import logging
-
-        log = logging.getLogger("btor.engine.fake")
-        log.warning("odd: %s", "a\x1b[2Jb\nc")
-        log.info("detail")
-        torrent.finish()
-
-    voice = Voice(log_file=tmp_path / "log")
-    assert run({"a.torrent": logs}, voice=voice)[0] == 0
-    text = (tmp_path / "log").read_text()
-    assert "detail" in text
-    assert "odd: a\ufffd[2Jb\ufffdc\n" in text
-    err = capsys.readouterr().err
-    assert err == "a: complete and verified: 4 B in 0:01\n"  # nothing there that a person could act on
-
-
 @pytest.mark.parametrize(("verbosity", "line"), [(0, "btor: odd\n"), (1, "ERROR btor.engine.fake: odd\n")])
 def test_what_went_wrong_inside_is_said(verbosity: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     async def logs(torrent: FakeTorrent) -> None:
@@ -392,8 +373,3 @@ def test_what_went_wrong_inside_is_said(verbosity: int, line: str, capsys: pytes
 
     assert run({"a.torrent": logs}, voice=Voice(verbosity=verbosity))[0] == 0
     assert line in capsys.readouterr().err
-
-
-def test_a_log_file_that_cannot_be_had(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="log"):
-        run({"a.torrent": completes}, voice=Voice(log_file=tmp_path / "no" / "log"))
