@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tools._measure import Usage, measure
+from tools._measure import Usage, measure, tree_of
 from tools._payload import info_hash
-from tools._processes import ProcessFailedError, run
+from tools._processes import Process, ProcessFailedError, run, wait_until
 from tools.bench.__main__ import chosen
 from tools.bench.contest import Contender, Row, Spread, ratios, run_row, take_turns
 from tools.bench.workshop import KIB, MIB, Workshop
@@ -151,3 +152,17 @@ def test_a_small_dose(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "btor / libtorrent" in answer.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bench_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tools.bench", "--quick", "--row", "a-8", "--rounds", "1000"]
+    log = tmp_path / "log" / "bench"
+    where = tmp_path / "where"
+    where.mkdir()
+    with Process([*command, "--where", str(where), "--disk", str(where)], log) as bench:
+        wait_until("a result folder", lambda: any(where.glob("*/result-*")), 60)
+        tree = tree_of(bench.pid)
+        assert len(tree) > 1
+        assert bench.end() == 128 + signal.SIGTERM
+    assert list(where.iterdir()) == []
+    wait_until("no process of it", lambda: not any(Path(f"/proc/{pid}").exists() for pid in tree), 10)

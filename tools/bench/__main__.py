@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -75,6 +76,7 @@ def chosen(keys: Sequence[str]) -> list[Row]:
 
 def main() -> int:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended, too
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     root = Path(tempfile.mkdtemp(prefix="btor-bench-", dir=arguments.where))
     disk = Path(tempfile.mkdtemp(prefix="btor-bench-", dir=arguments.disk))
