@@ -6,14 +6,24 @@ from typing import Any
 
 import click
 
-from btor.cli.options import DURATION, FILE, RATIO, NetworkOptions, Voice, network_options, voice_options
+from btor.cli.options import (
+    DIRECTORY,
+    DURATION,
+    FILE,
+    RATIO,
+    SOURCE,
+    NetworkOptions,
+    Voice,
+    network_options,
+    voice_options,
+)
 from btor.cli.sources import refusal
 from btor.errors import UsageError
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-d", "--directory", type=FILE, metavar="DIR", help="Where the content goes. [default: here]")
+@click.argument("sources", type=SOURCE, nargs=-1, required=True, metavar="SOURCE...")
+@click.option("-d", "--directory", type=DIRECTORY, metavar="DIR", help="Where the content goes. [default: here]")
 @click.option("-o", "--output", type=FILE, metavar="PATH", help="The content's own place and name (one SOURCE).")
 @click.option("--overwrite", is_flag=True, help="Replace a file in the way that holds nothing of the torrent.")
 @click.option("--sync", is_flag=True, help="End only when the content is durable on disk.")

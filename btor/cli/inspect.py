@@ -12,7 +12,7 @@ import click
 from btor import limits
 from btor.cli import ending, output, words
 from btor.cli.ending import named
-from btor.cli.options import FILE, Voice, voice_options
+from btor.cli.options import FILE, SOURCE, Voice, voice_options
 from btor.cli.sources import fetch_torrent, is_magnet, is_url
 from btor.errors import IncompleteError
 
@@ -28,7 +28,7 @@ DATE_MAX = 253_402_300_799  # the last second of the year 9999: what a date can 
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=SOURCE)
 @click.option("--files", "all_files", is_flag=True, help=f"List all files, not the first {FILES_SHOWN}.")
 @voice_options
 def info(source: str, all_files: bool, **values: Any) -> int:
@@ -53,7 +53,7 @@ def info(source: str, all_files: bool, **values: Any) -> int:
 
 
 @click.command()
-@click.argument("torrent")
+@click.argument("torrent", type=SOURCE)
 @voice_options
 def magnet(torrent: str, **values: Any) -> int:
     """Print the magnet URI of TORRENT, nothing else."""
@@ -68,7 +68,7 @@ def magnet(torrent: str, **values: Any) -> int:
 
 
 @click.command()
-@click.argument("torrent")
+@click.argument("torrent", type=SOURCE)
 @click.argument("path", type=FILE)
 @click.option("--files", "all_files", is_flag=True, help=f"List all that is wrong, not the first {FILES_SHOWN}.")
 @voice_options

@@ -15,6 +15,8 @@ from btor import limits
 from btor.errors import UsageError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from btor.settings import Settings
 
 T = TypeVar("T")
@@ -95,6 +97,47 @@ class Parsed(click.ParamType[T], Generic[T]):
             self.fail(str(error), param, ctx)
 
 
+def _by_the_shell(incomplete: str, kind: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem  # costs 10 ms, which only a shell that asks should pay
+
+    return [CompletionItem(incomplete, type=kind)]
+
+
+class Place(click.ParamType[Path]):
+    """A path, which the shell completes. ``completed``: what it offers, ``file`` (folders, too) or ``dir``."""
+
+    name = "path"
+
+    def __init__(self, completed: str = "file") -> None:
+        self._completed = completed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; an empty one would quietly be the current folder."""
+        if isinstance(value, str) and not value:
+            self.fail("empty: a path is needed", param, ctx)
+        return Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leave it to the shell."""
+        return _by_the_shell(incomplete, self._completed)
+
+
+class Source(click.ParamType[str]):
+    """A torrent, by a file or else: text as given, completed as a file."""
+
+    name = "source"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text."""
+        if not value:
+            self.fail("empty: a torrent is needed", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leave it to the shell."""
+        return _by_the_shell(incomplete, "file")
+
+
 def parse_bind(text: str) -> str:
     """A local IP address in canonical form. Raises ValueError."""
     import ipaddress
@@ -131,7 +174,9 @@ PORT = Parsed("port", whole_number(0, 65_535))
 PEERS = Parsed("number", whole_number(1, 100_000))
 SLOTS = Parsed("number", whole_number(0, 100_000))
 PROCESSES = Parsed("number", whole_number(1, 100))
-FILE = click.Path(path_type=Path)
+FILE = Place()
+DIRECTORY = Place("dir")
+SOURCE = Source()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +251,7 @@ def network_options(command: Command) -> Command:
         click.option("--recheck", is_flag=True, help="Distrust the resume record, hash everything."),
         click.option(
             "--state-dir",
-            type=FILE,
+            type=DIRECTORY,
             metavar="DIR",
             envvar="BTOR_STATE_DIR",
             help="Where the resume records are. [default: $BTOR_STATE_DIR, or where this system keeps such]",

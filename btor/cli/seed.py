@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from btor.cli.options import FILE, NetworkOptions, Voice, network_options, voice_options
+from btor.cli.options import FILE, SOURCE, NetworkOptions, Voice, network_options, voice_options
 
 
 @click.command()
-@click.argument("torrent")
+@click.argument("torrent", type=SOURCE)
 @click.argument("path", type=FILE)
 @click.option("--partial", is_flag=True, help="Seed what is there of incomplete content.")
 @network_options

@@ -55,6 +55,51 @@ def test_commands_and_options_are_completed(shell: str) -> None:
     assert "--seed-ratio" not in answer
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("btor download to", "file"),
+        ("btor download a.torrent to", "file"),
+        ("btor download a.torrent -o to", "file"),
+        ("btor download a.torrent -d to", "dir"),
+        ("btor download a.torrent --state-dir to", "dir"),
+        ("btor info to", "file"),
+        ("btor magnet to", "file"),
+        ("btor verify to", "file"),
+        ("btor verify a.torrent to", "file"),
+        ("btor seed to", "file"),
+        ("btor seed a.torrent to", "file"),
+        ("btor create to", "file"),
+        ("btor create a -o to", "file"),
+        ("btor swarm to", "file"),
+        ("btor info --log-file to", "file"),
+    ],
+)
+def test_file_names_are_left_to_the_shell(words: str, kind: str) -> None:
+    index = len(words.split()) - 1
+    assert complete("bash", words, index) == [f"{kind},to", ""]
+    assert complete("fish", words, index) == [f"{kind},to", ""]
+    assert complete("zsh", words, index)[:2] == [kind, "to"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_itself_completes_file_names(btor_on_path: dict[str, str]) -> None:
+    """Outside a completion compopt refuses to work; what it is told is what bash goes on with."""
+    script = """
+eval "$(_BTOR_COMPLETE=bash_source btor)"
+compopt() { echo compopt "$@"; }
+for words in 'btor info to' 'btor download x -d to'; do
+    COMP_WORDS=($words); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
+    _btor_completion btor to x
+    echo "${#COMPREPLY[@]}"
+done
+"""
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], env=btor_on_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stderr, done.stdout) == ("", "compopt -o default\n0\ncompopt -o dirnames\n0\n")
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_itself_completes(btor_on_path: dict[str, str]) -> None:
     document = DOCUMENT.read_text(encoding="utf-8")
