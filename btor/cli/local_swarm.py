@@ -28,8 +28,10 @@ from btor.engine import events
 from btor.errors import BtorError, StorageError
 from btor.metainfo.paths import display
 from btor.metainfo.torrent_file import Metainfo
-from btor.storage.files import locate
+from btor.storage.files import Content
 from btor.storage.load import load_metainfo
+from btor.storage.own import open_own
+from btor.storage.pool import FilePool
 
 LOOPBACK = "127.0.0.1"
 ANNOUNCE_INTERVAL = "2s"
@@ -66,7 +68,7 @@ class Plan:
 def run(plan: Plan, voice: Voice, reporter: Reporter) -> int:
     """Run the swarm to its end; the exit status."""
     metainfo = load_metainfo(plan.torrent)
-    content = locate(metainfo, plan.path)
+    content = open_own(metainfo, plan.path, FilePool())
     with work_folder(keep=plan.keep) as folder:
         swarm = LocalSwarm(plan, metainfo, content, folder, voice, reporter)
         with logging_to(reporter.say, voice):
@@ -134,7 +136,7 @@ class LocalSwarm:
     """The parent of all of them."""
 
     def __init__(
-        self, plan: Plan, metainfo: Metainfo, content: Path, folder: Path, voice: Voice, reporter: Reporter
+        self, plan: Plan, metainfo: Metainfo, content: Content, folder: Path, voice: Voice, reporter: Reporter
     ) -> None:
         self.error: BtorError | None = None
         self.unheard: Exception | None = None  # why nothing more can be said on standard output
@@ -190,7 +192,7 @@ class LocalSwarm:
         return child
 
     def _seeder(self, index: int, torrent: Path) -> Child:
-        child = self._child(f"seeder {index + 1}", ["seed", str(torrent), str(self._content)])
+        child = self._child(f"seeder {index + 1}", ["seed", str(torrent), str(self._content.top)])
         child.command += self._peer_options(child)
         return child
 
@@ -308,11 +310,12 @@ class LocalSwarm:
 
     def _compare(self) -> str:
         """Hold every leecher's files against the original, by their SHA-256 sums; what differs, or nothing."""
-        files = [entry.path[1:] for entry in self._metainfo.files if not entry.pad]
-        for parts in files:
-            wanted = sha256(self._content.joinpath(*parts))
+        for index, entry in enumerate(self._metainfo.files):
+            if entry.pad:
+                continue
+            wanted = sha256(Path(self._content.path(index)))
             for child in self._leechers:
-                copy = self._folder.joinpath(child.folder, self._metainfo.name, *parts)
+                copy = self._folder.joinpath(child.folder, *entry.path)
                 if not copy.is_file() or sha256(copy) != wanted:
                     return f"{child.name}: {display(copy.name)} differs from the original"
         return ""

@@ -17,7 +17,8 @@ from btor.limits import MIB
 from btor.metainfo.bitfield import Bitfield
 from btor.storage.checkpoint import Checkpoint, Snapshot
 from btor.storage.claims import FilesClaimed, user_folder
-from btor.storage.files import Content, locate
+from btor.storage.files import Content
+from btor.storage.own import open_own
 from btor.storage.resume import ResumeRecord, clean, load
 from btor.storage.state import StateError
 from btor.storage.survey import Survey, refuse, settle, survey
@@ -69,15 +70,8 @@ class Keeper:
 
     async def open(self) -> None:
         """Lock the place and find out what is there. StorageError, IncompleteError."""
-        top = await _in_thread(self._find_top)
-        self.content = Content(
-            self._metainfo,
-            top,
-            self._session.disk.pool,
-            writable=not self.seed_only,
-            follow_links=self.seed_only,
-        )
-        record = await _in_thread(self._claim_and_load, top)
+        self.content = await _in_thread(self._open_content)
+        record = await _in_thread(self._claim_and_load)
         found = await _in_thread(partial(survey, self.content, record, recheck=self._options.recheck))
         protect = not (self.seed_only or self._options.overwrite)
         if protect:
@@ -101,19 +95,22 @@ class Keeper:
         if self.seed_only and not self.have.complete and not self._options.partial:
             missing = self.have.size - self.have.count
             raise IncompleteError(
-                f"{top}: {missing} of {self.have.size} pieces are missing or bad (--partial seeds what is there)"
+                f"{self.content.top}: {missing} of {self.have.size} pieces are missing or bad"
+                " (--partial seeds what is there)"
             )
         await _in_thread(self._begin, found)
 
-    def _find_top(self) -> Path:
-        if self.seed_only:
-            return locate(self._metainfo, self._options.place)
+    def _open_content(self) -> Content:
+        pool = self._session.disk.pool
         place = self._options.place
-        return place if self._options.place_is_content else place / self._metainfo.name
+        if self.seed_only:
+            return open_own(self._metainfo, place, pool)
+        top = place if self._options.place_is_content else place / self._metainfo.name
+        return Content(self._metainfo, top, pool, writable=True)
 
-    def _claim_and_load(self, top: Path) -> ResumeRecord | None:
+    def _claim_and_load(self) -> ResumeRecord | None:
         """The resume record, if there is one that may be believed. StorageError: somebody else writes there."""
-        info_hash = self._metainfo.info_hash
+        info_hash, top = self._metainfo.info_hash, self.content.top
         record = None
         with self.content.users:
             if not self.seed_only:  # first of all: a record is only as good as nobody else is at work on the files

@@ -10,7 +10,7 @@ from btor.errors import MetainfoError
 from btor.limits import FILE_COUNT
 from btor.metainfo.links import Links
 from btor.metainfo.paths import safe_element, unique_paths
-from btor.metainfo.raw_file import RawFile, read_attributes, read_elements, read_length
+from btor.metainfo.raw_file import RawFile, differing, read_attributes, read_elements, read_length
 
 _OLD_PADDING = b"_____padding_file_"  # what BitComet calls its padding, without the attribute of BEP 47
 
@@ -22,6 +22,8 @@ class FileEntry:
     ``path``: safe elements, the torrent's own name first. ``length`` and ``offset`` in the content stream: bytes.
     ``pad``: zeros that are never written; its path is for show and may equal another's. ``symlink``: None for a file,
     for a link where it points, a safe path like ``path``, or () where that is not in the torrent. A link has length 0.
+    ``raw_path``: below the torrent's name, as the torrent writes it, where that is another path that a file can have:
+    who made the torrent has it there.
     """
 
     path: tuple[str, ...]
@@ -30,6 +32,7 @@ class FileEntry:
     pad: bool = False
     executable: bool = False
     symlink: tuple[str, ...] | None = None
+    raw_path: tuple[bytes, ...] | None = None
 
 
 def read_file_list(files: Value) -> list[RawFile]:
@@ -77,6 +80,7 @@ def place_files(root: str, raw_files: Sequence[RawFile]) -> tuple[FileEntry, ...
         if path is None:
             path = (root, *map(safe_element, raw.path))
         symlink = None if links is None or raw.target is None else links.target(index)
-        placed.append(FileEntry(path, raw.length, offset, raw.pad, raw.executable, symlink))
+        raw_path = None if raw.pad else differing(raw.path, path[1:])
+        placed.append(FileEntry(path, raw.length, offset, raw.pad, raw.executable, symlink, raw_path))
         offset += raw.length
     return tuple(placed)

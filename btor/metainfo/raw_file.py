@@ -8,6 +8,8 @@ from btor.bencode import Value
 from btor.errors import MetainfoError
 from btor.limits import PATH_DEPTH, TOTAL_LENGTH
 
+_NO_NAMES = (b"", b".", b"..")
+
 
 class RawFile(NamedTuple):
     """One entry: ``path`` and, for a link, its ``target`` are elements below the torrent's name; ``length`` in bytes.
@@ -20,6 +22,13 @@ class RawFile(NamedTuple):
     pad: bool = False
     executable: bool = False
     target: tuple[bytes, ...] | None = None
+
+
+def differing(raw: tuple[bytes, ...], safe: tuple[str, ...]) -> tuple[bytes, ...] | None:
+    """The elements ``raw`` where a file could have that path and ``safe`` is another one; else None."""
+    if all(element == name.encode() for element, name in zip(raw, safe, strict=True)):
+        return None
+    return None if any(element in _NO_NAMES or b"/" in element or b"\0" in element for element in raw) else raw
 
 
 def read_attributes(entry: dict[bytes, Value]) -> bytes:

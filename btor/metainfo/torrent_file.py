@@ -17,7 +17,7 @@ from btor.metainfo.geometry import Geometry
 from btor.metainfo.info_hashes import InfoHashes as InfoHashes
 from btor.metainfo.magnet import Magnet
 from btor.metainfo.paths import safe_name
-from btor.metainfo.raw_file import RawFile, read_attributes, read_length
+from btor.metainfo.raw_file import RawFile, differing, read_attributes, read_length
 from btor.metainfo.urls import checked_host_port, tracker_url, web_seed_url
 
 _HASH = 20
@@ -31,7 +31,8 @@ class Metainfo:
     included. ``pieces``: the SHA-1 of each piece, 20 bytes each. ``trackers``: tiers of http, https and udp URLs
     (BEP 12). ``nodes``: (host, port) of DHT nodes (BEP 5). ``creation_date``: Unix seconds, any 64-bit number.
     ``comment``, ``created_by``, ``encoding`` and ``source`` are as foreign as they come: show them by ``display``.
-    ``info``: the bytes that the info-hashes are of. ``version``: "v1" or "hybrid".
+    ``info``: the bytes that the info-hashes are of. ``version``: "v1" or "hybrid". ``raw_name``: the name as the
+    torrent writes it, where that is another that a file can have.
     """
 
     info_hashes: InfoHashes
@@ -51,6 +52,7 @@ class Metainfo:
     source: str | None
     info: bytes = field(repr=False)
     version: str
+    raw_name: bytes | None = None
 
     @property
     def total_length(self) -> int:
@@ -110,6 +112,7 @@ def _read(outer: dict[bytes, Value], info: dict[bytes, Value], raw_info: bytes) 
     geometry, pieces = _read_pieces(info, sum(raw.length for raw in raw_files), piece_length)
     v1 = sha1(raw_info, usedforsecurity=False).digest()
     name = safe_name(raw_name, v1.hex())
+    raw_names = differing((raw_name,), (name,))
     created = outer.get(b"creation date")
     return Metainfo(
         info_hashes=InfoHashes(v1, None if tree is None else sha256(raw_info).digest()),
@@ -129,6 +132,7 @@ def _read(outer: dict[bytes, Value], info: dict[bytes, Value], raw_info: bytes) 
         source=_text(info, b"source"),
         info=raw_info,
         version="v1" if tree is None else "hybrid",
+        raw_name=None if raw_names is None else raw_names[0],
     )
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,6 @@ from btor.storage.users import Users
 
 LINK = "a symbolic link is in the way, which btor does not follow here"
 NOT_REGULAR = "is not a regular file"
-LOOKED_AT = 1_000  # files, to tell the content from the folder that holds it
 
 
 class FileStat(NamedTuple):
@@ -40,12 +39,20 @@ class Content:
     """The files of ``metainfo`` at ``top``, which stands for the torrent's own name: the file or the folder itself.
 
     A ``writable`` content makes folders and files as they are first written, sparse and of full length. Unless
-    ``follow_links`` (the user's own content, only read), no link is followed from ``top`` on.
+    ``follow_links`` (the user's own content, only read), no link is followed from ``top`` on. ``names``: of files that
+    have another place below ``top`` than the torrent gives them, by index.
     Every method raises StorageError with the operation, the file and the system's reason.
     """
 
     def __init__(
-        self, metainfo: Metainfo, top: Path, pool: FilePool, *, writable: bool, follow_links: bool = False
+        self,
+        metainfo: Metainfo,
+        top: Path,
+        pool: FilePool,
+        *,
+        writable: bool,
+        follow_links: bool = False,
+        names: Mapping[int, tuple[str, ...]] | None = None,
     ) -> None:
         self.metainfo = metainfo
         self.geometry = metainfo.geometry
@@ -54,6 +61,7 @@ class Content:
         self.writable = writable
         self.follow_links = follow_links
         self._top = str(self.top)
+        self._names = names or {}
         self.users = Users(str(self.top))  # threads at work on it that somebody may have given up waiting for
         self._pool = pool
         self._open: dict[int, OpenFile] = {}
@@ -67,7 +75,7 @@ class Content:
 
     def parts(self, index: int) -> tuple[str, ...]:
         """The place of file ``index`` below ``top``: () for the single file itself."""
-        return self.files[index].path[1:]
+        return self._names.get(index) or self.files[index].path[1:]
 
     def path(self, index: int) -> str:
         """The absolute path of file ``index``."""
@@ -433,32 +441,3 @@ def mark(marks: bytearray, first: int, last: int) -> None:
     marks[start] |= head
     marks[start + 1 : end] = b"\xff" * (end - start - 1)
     marks[end] |= tail
-
-
-def locate(metainfo: Metainfo, path: Path) -> Path:
-    """What ``path`` of ``seed`` and ``verify`` means: the content itself under any name, or the folder that holds it.
-
-    Between two that could be meant, the one with more of the files in their sizes; the content itself if equal.
-    StorageError: there is nothing at ``path``.
-    """
-    try:
-        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError as error:
-        raise StorageError.from_os_error("open", str(path), error) from error
-    inside = path / metainfo.name
-    if not is_folder:
-        return path
-    if metainfo.single_file or _fitting(metainfo, inside) > _fitting(metainfo, path):
-        return inside
-    return path
-
-
-def _fitting(metainfo: Metainfo, top: Path) -> int:
-    count = 0
-    for entry in metainfo.files[:LOOKED_AT]:
-        try:
-            found = os.stat(top.joinpath(*entry.path[1:]))
-        except OSError:
-            continue
-        count += stat.S_ISREG(found.st_mode) and found.st_size == entry.length and not entry.pad
-    return count

@@ -10,9 +10,10 @@ from typing import Literal
 
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.torrent_file import Metainfo
-from btor.storage.files import Content, FileStat, locate
+from btor.storage.files import Content, FileStat
 from btor.storage.hasher import NOT_THERE
 from btor.storage.hashing import hash_pieces
+from btor.storage.own import open_own
 from btor.storage.pool import FilePool
 
 Status = Literal["ok", "missing", "short", "long", "bad"]
@@ -49,7 +50,7 @@ def verify(
     Nothing is written, and links are followed. ``processes``: hashers, None for one per processor. StorageError: there
     is nothing at ``path``, or what is there cannot be read.
     """
-    content = Content(metainfo, locate(metainfo, Path(path)), FilePool(), writable=False, follow_links=True)
+    content = open_own(metainfo, Path(path), FilePool())
     stats = content.stats()
     count = metainfo.geometry.piece_count
     have = Bitfield(count)

@@ -103,9 +103,33 @@ def test_files_follow_each_other() -> None:
     assert place_files("root", raw) == (
         placed(executable=True),
         placed(path=("root", "_", "pad"), length=9, offset=1, pad=True),
-        placed(path=("root", "a.1"), length=0, offset=10),
+        placed(path=("root", "a.1"), length=0, offset=10, raw_path=(b"a",)),
         placed(path=("root", "_", "pad"), length=9, offset=10, pad=True),
         placed(path=("root", "l"), length=0, offset=19, symlink=("root", "a")),
         placed(path=("root", "m"), length=0, offset=19, symlink=()),
-        placed(path=("root", "a.2"), length=5, offset=19),
+        placed(path=("root", "a.2"), length=5, offset=19, raw_path=(b"a",)),
     )
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ((b"d", b"a"), False),
+        (("dü".encode(), b"a"), False),
+        ((b"d", b"CON"), True),
+        ((b"d\\", b"a"), True),
+        ((b"\xff",), True),
+        ((b"a\n",), True),
+        ((b"",), False),
+        ((b"d", b"."), False),
+        ((b"..", b"a"), False),
+        ((b"a/b",), False),
+        ((b"a\0",), False),
+    ],
+)
+def test_what_the_torrent_writes_is_kept_where_a_file_could_have_that_name(
+    path: tuple[bytes, ...], kept: bool, pad: bool
+) -> None:
+    (entry,) = place_files("root", [RawFile(path, 1, pad=pad)])
+    assert entry.raw_path == (path if kept and not pad else None)

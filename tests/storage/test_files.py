@@ -20,7 +20,7 @@ from btor import bencode, limits
 from btor.errors import MetainfoError, StorageError
 from btor.metainfo.torrent_file import parse_torrent
 from btor.storage import system
-from btor.storage.files import Content, FileStat, locate, mark
+from btor.storage.files import Content, FileStat, mark
 from btor.storage.pool import FilePool
 from tests.storage.torrents import File, get, open_content, put, random_bytes, record_writes, stream, torrent
 
@@ -606,33 +606,3 @@ def test_threads_read_and_write_while_descriptors_change_hands(tmp_path: Path) -
     assert not errors, errors
     assert on_disk(content.top) == expected(files, data)
     content.close()
-
-
-# --- where the content is ----------------------------------------------------------------------------------------
-
-
-def test_locate_a_single_file(tmp_path: Path) -> None:
-    metainfo = torrent(content=b"x" * 100, name="name")
-    (tmp_path / "name").write_bytes(b"x" * 100)
-    (tmp_path / "other").write_bytes(b"x")
-    assert locate(metainfo, tmp_path) == tmp_path / "name"
-    assert locate(metainfo, tmp_path / "other") == tmp_path / "other"
-    with pytest.raises(StorageError, match="No such file"):
-        locate(metainfo, tmp_path / "none")
-
-
-@pytest.mark.parametrize("place", ["content", "renamed", "content/content", "."])
-def test_locate_a_folder(tmp_path: Path, place: str) -> None:
-    top = tmp_path / place
-    content = open_content(torrent(FILES, content=DATA), top)
-    content.prepare()
-    put(content, DATA)
-    content.close()
-    assert locate(content.metainfo, top) == top
-    if place.endswith("content"):
-        assert locate(content.metainfo, top.parent) == top
-
-
-def test_locate_prefers_the_path_itself(tmp_path: Path) -> None:
-    (tmp_path / "content").mkdir()
-    assert locate(torrent(FILES, content=DATA), tmp_path) == tmp_path
