@@ -131,12 +131,15 @@ class Session:
         record is not believed. ``peers``: addresses to connect to beside those of the trackers. ``sync``: complete
         means durable on disk. ``wait_for_space``: a full disk is waited out. Rates in bytes/s.
 
-        MetainfoError, StorageError (the torrent file), UsageError (a bad peer address, it is here already).
+        One that is just being removed is waited for. MetainfoError, StorageError (the torrent file), UsageError (a bad
+        peer address, it is here already).
         """
         named = [parse_host_port(peer) if isinstance(peer, str) else peer for peer in peers]
         metainfo = source if isinstance(source, Metainfo) else await _load(Path(source))
-        if metainfo.info_hash in self.torrents:
-            raise UsageError(f"the torrent {metainfo.name} is here already")
+        while (here := self.torrents.get(metainfo.info_hash)) is not None:
+            if not here.removed:
+                raise UsageError(f"the torrent {metainfo.name} is here already")
+            await here.gone.wait()
         options = AddOptions(
             place=Path(output if output is not None else directory),
             place_is_content=output is not None,

@@ -73,7 +73,8 @@ class Torrent:
         self._resumed.set()
         self._away = trio.Event()  # not in the swarm
         self._away.set()
-        self._removed = False
+        self.removed = False  # or about to be
+        self.gone = trio.Event()  # removed, and the session knows it no more
         self._active = trio.CancelScope()
         self._life = trio.CancelScope()
         self._next_seeding = 0.0
@@ -114,10 +115,10 @@ class Torrent:
         if not self.is_paused:
             self._resumed = trio.Event()
             self._active.cancel()
-            await self._away.wait()
-            if self.transfer is not None:
-                await self.transfer.disk.drain()
-                await self.save()
+        await self._away.wait()
+        if self.transfer is not None:
+            await self.transfer.disk.drain()
+            await self.save()
 
     @property
     def is_paused(self) -> bool:
@@ -130,12 +131,20 @@ class Torrent:
         await trio.lowlevel.checkpoint()
 
     async def remove(self) -> None:
-        """End it and forget it; its content and resume record stay."""
-        self._removed = True
-        self._life.cancel()
-        await self._ended.wait()
-        await self.close()
-        self.session.torrents.pop(self.info_hash, None)
+        """End it and forget it; its content and resume record stay. Cancelled, it is only not waited for."""
+        if not self.removed:
+            self.removed = True
+            self._life.cancel()
+            self.session.in_background(self._leave)
+        await self.gone.wait()
+
+    async def _leave(self) -> None:
+        try:
+            await self._ended.wait()
+            await self.close()
+        finally:
+            del self.session.torrents[self.info_hash]
+            self.gone.set()
 
     def status(self) -> Progress:
         """How it stands now."""
@@ -251,7 +260,7 @@ class Torrent:
         transfer = self.transfer
         self.publish(
             Stopped,
-            reason=str(self.error) if self.error is not None else "removed" if self._removed else "ended",
+            reason=str(self.error) if self.error is not None else "removed" if self.removed else "ended",
             downloaded=0 if transfer is None else transfer.downloaded,
             uploaded=0 if transfer is None else transfer.uploaded,
         )

@@ -245,13 +245,13 @@ def test_when_nobody_answers_those_who_once_did_are_tried_in_turn() -> None:
         peers.on_closed(address, 10, False)
     probed = []
     for now in range(20, 2_000, 30):
-        address = peers.next_to_probe(now, budget)
-        assert address is not None
-        peers.on_dialled(address, now)
-        assert peers.next_to_probe(now, budget) != address
-        peers.on_failed(address, now + 1)
+        probe = peers.next_to_probe(now, budget)
+        assert probe is not None
+        peers.on_dialled(probe, now)
+        assert peers.next_to_probe(now, budget) != probe
+        peers.on_failed(probe, now + 1)
         peers.check_invariants()
-        probed.append(address)
+        probed.append(probe)
     assert set(itertools.pairwise(probed)) == {(A, B), (B, A)}  # also after they were given up
     for now in (2_000, 2_001, 2_002):
         budget.on_dialled(A[0], now)
@@ -285,8 +285,8 @@ def test_what_failed_while_the_network_was_gone_is_forgiven_to_those_who_once_an
     connect(peers, A, 0)
     peers.on_closed(A, 1, False)
     for now in (1_000, 2_000, 3_000):
-        while (address := dial(peers, now)) is not None:
-            peers.on_failed(address, now)
+        while (one := dial(peers, now)) is not None:
+            peers.on_failed(one, now)
     assert dial(peers, 9_000) is None
     peers.revive(9_000)
     assert dial(peers, 9_000) == A
