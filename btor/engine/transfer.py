@@ -112,6 +112,7 @@ class Transfer:
                     await trio.sleep_forever()
                 finally:
                     self.active = False  # before the peers go: nobody need care any more who gets their slots
+                    self._nursery = None  # a dial that succeeds now comes too late
         finally:
             self.active = False
             self._nursery = None

@@ -332,3 +332,28 @@ async def test_a_download_that_is_left_in_its_last_moment(lab: Lab, monkeypatch:
     await trio.sleep(5)
     assert isinstance(heard[-1], Stopped)
     assert not found.complete
+
+
+@scenario()
+async def test_a_dial_that_succeeds_while_the_peers_go_comes_too_late(lab: Lab) -> None:
+    """The nursery of the peers ends a moment before who runs it goes on: nothing may be started in it by then."""
+    session = await lab.session()
+    found, _ = await half(lab, session)
+    transfer = found.transfer
+    assert transfer is not None
+    nursery = transfer._nursery
+    assert nursery is not None
+    open_at_the_end: list[bool] = []
+
+    async def last_one() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            open_at_the_end.append(transfer._nursery is not None)
+
+    nursery.start_soon(last_one)
+    await trio.sleep(1)
+    await found.remove()
+    assert open_at_the_end == [False]
