@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,7 @@ def create(path: Path, **values: Any) -> int:
             date=None if values["no_date"] else int(time.time()),
             processes=values["threads"],
             progress=progress,
+            leave_out=target,
         )
     metainfo = parse_torrent(data)
     put(target, data, force=values["force"])
@@ -100,14 +102,22 @@ def _tell(target: Path, metainfo: Metainfo, seconds: float, voice: Voice) -> Non
 
 def _check_target(target: Path, *, force: bool) -> None:
     """Fail before an hour of hashing rather than after it. Raises StorageError."""
-    if not force and os.path.lexists(target):
+    if os.path.lexists(target) and not (force and is_replaceable(target)):
         raise _in_the_way(target)
     if not target.parent.is_dir():
         raise StorageError("create", str(target), "the folder is not there", errno.ENOENT)
 
 
+def is_replaceable(target: Path) -> bool:
+    """Whether what is there is a file: a link, a device or a pipe is not what somebody thinks of who says --force."""
+    return stat.S_ISREG(os.lstat(target).st_mode)
+
+
 def _in_the_way(target: Path) -> StorageError:
-    return StorageError("create", str(target), "it is there already; --force replaces it", errno.EEXIST)
+    reason = "it is there already; --force replaces it"
+    if not is_replaceable(target):
+        reason = "something that is no file is there, which is never replaced"
+    return StorageError("create", str(target), reason, errno.EEXIST)
 
 
 def put(target: Path, data: bytes, *, force: bool) -> None:
@@ -117,7 +127,9 @@ def put(target: Path, data: bytes, *, force: bool) -> None:
         try:
             try:
                 _write(temporary, data)
-                if force:
+                if force and os.path.lexists(target):
+                    if not is_replaceable(target):
+                        raise FileExistsError
                     os.replace(temporary, target)
                 else:
                     _rename_to_new(temporary, target)

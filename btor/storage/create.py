@@ -64,17 +64,19 @@ def create_torrent(
     date: int | None = None,
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    leave_out: str | os.PathLike[str] | None = None,
 ) -> bytes:
     """The bytes of a torrent file for the file or folder ``path``.
 
     ``trackers``: tiers of URLs (BEP 12); ``web_seeds`` (BEP 19); ``private`` (BEP 27); ``source`` goes into the info
     dictionary and so changes the info-hash; ``piece_length`` a power of two of at least 16 KiB, None chooses; ``date``
     Unix seconds or None for none; ``processes`` that hash, None for one per processor; ``progress`` is called with
-    (pieces done, pieces in all). Hidden files are content like all others.
+    (pieces done, pieces in all). Hidden files are content like all others, but not the file ``leave_out``: where the
+    torrent goes, which may be an older torrent of the same folder.
 
-    UsageError: an option makes no sense. MetainfoError: the torrent would be over a bound. StorageError names the file:
-    unreadable, a link, neither file nor folder, a name that is not UTF-8, changed while it was hashed; or there is not
-    one byte of content.
+    UsageError: an option makes no sense, or ``path`` itself is to be left out. MetainfoError: the torrent would be over
+    a bound. StorageError names the file: unreadable, a link, neither file nor folder, a name that is not UTF-8, changed
+    while it was hashed; or there is not one byte of content.
     """
     tiers = _checked_trackers(trackers)
     for url in web_seeds:
@@ -83,12 +85,13 @@ def create_torrent(
     name = _utf8(os.path.basename(top), top)
     if not name:
         raise UsageError(f"{top} has no name that a torrent could carry")
-    files = _collect(top)
+    files = _collect(top, None if leave_out is None else _identity(os.fspath(leave_out)))
     total = sum(file.length for file in files)
     geometry = Geometry(total, _checked_piece_length(top, total, piece_length))
     pieces = _hash(files, geometry, processes, progress)
     info = _info(name, files, geometry.piece_length, pieces, private=private, source=source)
-    torrent: dict[bytes, bencode.Value] = {b"created by": CLIENT_NAME.encode(), b"info": info}
+    del files, pieces  # of many files they take as much as what follows
+    torrent: dict[bytes, bencode.Value] = {b"created by": CLIENT_NAME.encode()}
     if tiers:
         torrent[b"announce"] = tiers[0][0]
         if len(tiers) > 1 or len(tiers[0]) > 1:
@@ -99,7 +102,7 @@ def create_torrent(
         torrent[b"comment"] = _encoded("comment", comment)
     if date is not None:
         torrent[b"creation date"] = date
-    made = bencode.encode(torrent)
+    made = _with_encoded(torrent, b"info", info)
     parse_torrent(made)  # what is beyond a bound of ours (names, depth, size of the file) is said here, by its name
     return made
 
@@ -154,19 +157,33 @@ def _utf8(name: str, path: str) -> str:
     return name
 
 
-def _collect(top: str) -> list[_Source]:
-    """The files of ``top`` in their order."""
+def _identity(path: str) -> tuple[int, int] | None:
+    """Device and inode of the file ``path``; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _collect(top: str, leave_out: tuple[int, int] | None) -> list[_Source]:
+    """The files of ``top`` in their order, but for the file of the identity ``leave_out``."""
     if not os.path.isdir(top):
+        if leave_out is not None and leave_out == _identity(top):
+            raise UsageError(f"the torrent of {top} cannot take its place")
         return [_source(top, ())]
     files: list[_Source] = []
     folders: list[tuple[str, tuple[str, ...]]] = [(top, ())]
     while folders:
         path, parts = folders.pop()
-        if stat.S_ISDIR(_lstat(path).st_mode) or not parts:
+        found = _lstat(path)
+        if stat.S_ISDIR(found.st_mode) or not parts:
             names = sorted(_names(path), key=os.fsencode, reverse=True)
             folders.extend(
                 (os.path.join(path, name), (*parts, _utf8(name, os.path.join(path, name)))) for name in names
             )
+            continue
+        if (found.st_dev, found.st_ino) == leave_out:
             continue
         files.append(_source(path, parts))
         if len(files) > limits.FILE_COUNT:
@@ -252,17 +269,25 @@ def _check_unchanged(files: list[_Source]) -> None:
 
 def _info(
     name: str, files: list[_Source], piece_length: int, pieces: bytes, *, private: bool, source: str | None
-) -> dict[bytes, bencode.Value]:
+) -> bytes:
+    """The info dictionary, encoded."""
     info: dict[bytes, bencode.Value] = {b"name": name.encode(), b"piece length": piece_length, b"pieces": pieces}
-    if len(files) == 1 and not files[0].parts:
-        info.update(_attributes(files[0]))
-    else:
-        info[b"files"] = [{**_attributes(file), b"path": [part.encode() for part in file.parts]} for file in files]
     if private:
         info[b"private"] = 1
     if source is not None:
         info[b"source"] = _encoded("source", source)
-    return info
+    if len(files) == 1 and not files[0].parts:
+        return bencode.encode({**info, **_attributes(files[0])})
+    # one by one: as a whole, a list of 300,000 files takes 600 MB to encode
+    entries = (bencode.encode({**_attributes(file), b"path": [part.encode() for part in file.parts]}) for file in files)
+    return _with_encoded(info, b"files", b"l" + b"".join(entries) + b"e")
+
+
+def _with_encoded(table: dict[bytes, bencode.Value], key: bytes, value: bytes) -> bytes:
+    """``table`` encoded, with ``value``, which is so already, in its place under ``key``."""
+    before = bencode.encode({other: table[other] for other in table if other < key})
+    after = bencode.encode({other: table[other] for other in table if other > key})
+    return before[:-1] + bencode.encode(key) + value + after[1:]
 
 
 def _attributes(file: _Source) -> dict[bytes, bencode.Value]:

@@ -117,14 +117,43 @@ def test_a_file_in_the_way_stays_unless_forced(btor: Here, content: Path, tmp_pa
     assert leftovers(tmp_path) == []
 
 
-def test_a_link_in_the_way_is_replaced_not_followed(btor: Here, content: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["link", "dangling link", "pipe", "device"])
+@pytest.mark.parametrize("when", ["before", "while it hashes"])
+def test_what_is_no_file_is_never_replaced(btor: Here, content: Path, tmp_path: Path, what: str, when: str) -> None:
     (tmp_path / "mine").write_text("mine")
     target = tmp_path / "x.torrent"
-    target.symlink_to(tmp_path / "mine")
-    assert btor("create", content, "-o", target).status == 4
-    assert btor("create", content, "-o", target, "--force").status == 0
+    if what == "pipe":
+        os.mkfifo(target)
+    else:
+        target.symlink_to({"link": "mine", "dangling link": "none", "device": "/dev/null"}[what])
+    before = target.lstat()
+    for options in ([], ["--force"]):
+        if when == "before":
+            ended = btor("create", content, "-o", target, *options)
+            assert (ended.status, "never replaced" in ended.last_error) == (4, True)
+        else:
+            with pytest.raises(StorageError, match="never replaced"):
+                put(target, b"d", force=bool(options))
+    assert os.path.samestat(target.lstat(), before)
     assert (tmp_path / "mine").read_text() == "mine"
-    assert not target.is_symlink()
+    assert leftovers(tmp_path) == []
+
+
+def test_the_torrent_itself_is_no_content(btor: Here, content: Path) -> None:
+    """Else the second time would make another torrent than the first."""
+    target = content / "x.torrent"
+    for options in ([], ["--force"]):
+        assert btor("create", content, "-o", target, "--no-date", *options).status == 0
+        assert [entry.path[-1] for entry in load_metainfo(target).files] == ["a.txt", "b.txt"]
+    (content / "sub" / "y.torrent").write_bytes(target.read_bytes())  # another one is content as all else
+    assert btor("create", content, "-o", target, "--force").status == 0
+    assert "y.torrent" in [entry.path[-1] for entry in load_metainfo(target).files]
+
+
+def test_a_torrent_does_not_take_the_place_of_its_content(btor: Here, content: Path) -> None:
+    ended = btor("create", content / "a.txt", "-o", content / "a.txt", "--force")
+    assert ended.status == 2
+    assert (content / "a.txt").read_bytes() == b"a" * 50_000
 
 
 def test_a_folder_in_the_way_is_an_error_even_if_forced(btor: Here, content: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +168,33 @@ def test_the_same_folder_gives_the_same_torrent(tmp_path: Path) -> None:
     plant(tmp_path / "one/top", FILES)
     plant(tmp_path / "two/top", dict(reversed(FILES.items())))
     assert create_torrent(tmp_path / "one/top") == create_torrent(tmp_path / "two/top")
+
+
+def test_one_file_may_be_left_out(tmp_path: Path) -> None:
+    plant(tmp_path / "content", {"a": b"1", "d/b": b"2"})
+    plant(tmp_path, {"other": b"3"})
+    whole = create_torrent(tmp_path / "content")
+    for path in ("other", "content/none", "content", "content/a/none"):
+        assert create_torrent(tmp_path / "content", leave_out=tmp_path / path) == whole
+    (tmp_path / "link").symlink_to(tmp_path / "content" / "d" / "b")
+    for name in ("content/d/b", "link"):
+        made = parse_torrent(create_torrent(tmp_path / "content", leave_out=tmp_path / name))
+        assert [entry.path for entry in made.files] == [("content", "a")]
+    with pytest.raises(UsageError, match="cannot take its place"):
+        create_torrent(tmp_path / "content" / "a", leave_out=tmp_path / "content" / "a")
+
+
+def test_T4_many_files_take_little_memory(tmp_path: Path) -> None:
+    """Less than 1 KiB a file, encoding included."""
+    plant(tmp_path, {f"d/{number}": b"x" for number in range(3_000)})
+    create_torrent(tmp_path)
+    tracemalloc.start()
+    try:
+        create_torrent(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3_000 * 1_024 + MIB
 
 
 def test_a_relative_path_has_the_folders_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
