@@ -30,7 +30,7 @@ from btor.errors import UsageError
 @click.option("--wait-for-space", is_flag=True, help="When the disk is full, wait instead of ending.")
 @click.option("--timeout", type=DURATION, metavar="T", help="Give up when nothing comes for that long: 30s, 10m, 2h.")
 @click.option("--seed", is_flag=True, help="Go on seeding when complete.")
-@click.option("--seed-ratio", type=RATIO, metavar="R", help="Seed until R times the size was sent.")
+@click.option("--seed-ratio", type=RATIO, metavar="R", help="Seed until R times the size was sent, in all runs.")
 @click.option("--seed-time", type=DURATION, metavar="T", help="Seed for that long.")
 @network_options
 @voice_options

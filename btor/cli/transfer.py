@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -16,7 +17,7 @@ from btor.cli.lines import Reporter, now
 from btor.cli.logs import EventLog, logging_to
 from btor.cli.options import Voice
 from btor.engine import events
-from btor.errors import BtorError, NetworkError, StorageError
+from btor.errors import BtorError, NetworkError, StorageError, UsageError
 from btor.metainfo.paths import display
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ class TorrentLike(Protocol):
     def complete(self) -> bool: ...
     @property
     def error(self) -> BtorError | None: ...
+    @property
+    def bug(self) -> BaseException | None: ...
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def uploaded_before(self) -> int: ...
     def status(self) -> Progress: ...
     async def wait_complete(self) -> None: ...
     async def remove(self) -> None: ...
@@ -94,9 +101,10 @@ _ADD_OPTIONS = [option.name for option in fields(Job) if option.name not in ("so
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """When to stop. ``seed``: go on when complete, until ``ratio`` (of the size) or ``seed_seconds``, if given.
+    """When to stop. ``seed``: go on when complete, until ``ratio`` (of the size, over all runs) or ``seed_seconds``.
 
-    ``timeout``: seconds without a byte, in waking time, after which a download is given up.
+    ``timeout``: seconds without a byte, in waking time, after which a download is given up; to fetch a torrent from the
+    web no more.
     """
 
     seed: bool = False
@@ -273,9 +281,16 @@ class Transfer:
     async def _add(self, session: SessionLike, job: Job) -> TorrentLike:
         source: str | Metainfo = job.source
         if sources.is_url(job.source):
-            source = await sources.fetch_torrent(job.source, self._settings.bind)
+            source = await self._fetch(job.source)
         options = {name: getattr(job, name) for name in _ADD_OPTIONS}
         return await session.add(source, **options)
+
+    async def _fetch(self, url: str) -> Metainfo:
+        """Get a torrent from the web, all of it within the time limit."""
+        limit = self._goal.timeout
+        with trio.move_on_after(math.inf if limit is None else limit):
+            return await sources.fetch_torrent(url, self._settings.bind)
+        raise NetworkError(f"{url}: not fetched within {words.duration(limit or 0)}")
 
     async def _reach_goal(self, session: SessionLike, torrent: TorrentLike, job: Job) -> None:
         """Return when the torrent has done what was asked. Raises the BtorError that stops it."""
@@ -287,13 +302,14 @@ class Transfer:
         begun = trio.current_time()
         warned = False
         while True:
-            if torrent.error is not None:
-                raise torrent.error
+            if torrent.ended:
+                raise torrent.error or torrent.bug or UsageError("the torrent was removed")
             seconds = trio.current_time() - begun
             if goal.seed_seconds is not None and seconds >= goal.seed_seconds:
                 return
             progress = torrent.status()
-            if goal.ratio is not None and progress.uploaded >= goal.ratio * progress.total_bytes:
+            uploaded = torrent.uploaded_before + progress.uploaded
+            if goal.ratio is not None and uploaded >= goal.ratio * progress.total_bytes:
                 return
             if seconds >= NOBODY_AFTER and not (self._connected or warned):
                 warned = True

@@ -212,6 +212,11 @@ class Keeper:
             self.content.sync(self.content.take_dirty())
             self.content.sync_folders()
 
+    @property
+    def uploaded_before(self) -> int:
+        """Bytes that were uploaded in earlier runs, as the resume record has it."""
+        return self._past[0]
+
     def has_space(self, needed: int) -> bool:
         """Whether ``needed`` bytes, or enough to go on for a while, are free."""
         try:

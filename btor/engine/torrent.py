@@ -97,6 +97,11 @@ class Torrent:
         """Whether it has failed or been removed: what still comes of its work changes nothing that is told."""
         return self.error is not None or self.bug is not None or self._ended.is_set()
 
+    @property
+    def uploaded_before(self) -> int:
+        """Bytes that were uploaded in earlier runs, as the resume record has it; ``status`` counts from the start."""
+        return self.keeper.uploaded_before
+
     def events(self) -> Subscription:
         """What happens, beginning with a snapshot; ends when the torrent does."""
         return self.feed.subscribe(self.snapshot())

@@ -47,6 +47,9 @@ class FakeTorrent:
         self.info_hash = bytes([number]) * 20
         self.complete = False
         self.error: BtorError | None = None
+        self.bug: BaseException | None = None
+        self.ended = False
+        self.uploaded_before = 0
         self.removed = False
         self.now = progress(info_hash=self.info_hash.hex())
         self._session = session
@@ -74,6 +77,7 @@ class FakeTorrent:
     def fail(self, error: BtorError) -> None:
         """As the engine does: an event, and an error."""
         self.error = error
+        self.ended = True
         self.tell(events.Failed, code=error.exit_status, kind=error.kind, message=str(error))
         self._wake()
 

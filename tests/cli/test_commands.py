@@ -8,12 +8,14 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from btor.storage import resume
 from tests.cli.running import CONTENT, TORRENTS, Ended, child
 from tools._btor import Seeder, seed
 from tools._processes import BTOR, Process, wait_until
@@ -243,6 +245,25 @@ def test_a_url(small: Seeder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ended = download(tmp_path, f"{url}/x.torrent")
     assert ended.status == 5
     assert url in ended.last_error
+
+
+def test_a_url_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # nobody accepts
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x.torrent"
+        ended = download(tmp_path, url, "--timeout", "1s")
+    assert ended.status == 5
+    assert ended.err == f"btor: {url}: not fetched within 0:01\n"
+
+
+def test_the_ratio_is_over_all_runs(small: Seeder, tmp_path: Path) -> None:
+    assert download(tmp_path, SMALL, "--peer", small.address).status == 0
+    (record,) = (tmp_path / "state").rglob("*.resume")
+    known = resume.decode(record.read_bytes())
+    assert known is not None
+    record.write_bytes(resume.encode(replace(known, uploaded=5000)))
+    ended = download(tmp_path, SMALL, "--no-trackers", "--seed-ratio", "4", "--json")
+    assert ended.status == 0
+    assert next(line for line in events(ended) if line["event"] == "checked")["from"] == "resume"
 
 
 def test_seeding_bad_content(tmp_path: Path) -> None:

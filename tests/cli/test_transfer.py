@@ -217,6 +217,35 @@ def test_seeding_until_the_ratio() -> None:
     assert session.torrents["a.torrent"].now.uploaded == 6_000_000
 
 
+def test_what_earlier_runs_sent_counts_for_the_ratio() -> None:
+    async def done(torrent: FakeTorrent) -> None:
+        torrent.uploaded_before = 6_000_000
+        torrent.finish()
+
+    status, session = run({"a.torrent": done}, goal=Goal(seed=True, ratio=1.5))
+    assert status == 0
+    assert session.torrents["a.torrent"].now.uploaded == 7_000
+
+
+@pytest.mark.parametrize("bug", [None, ZeroDivisionError("x")])
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_seed_that_ends_otherwise_is_not_waited_for(partial: bool, bug: Exception | None) -> None:
+    async def ends(torrent: FakeTorrent) -> None:
+        if not partial:
+            torrent.finish()
+        await trio.sleep(100)
+        torrent.bug = bug
+        torrent.ended = True
+
+    jobs = [Job(source="a.torrent", partial=partial)]
+    if bug is None:
+        assert run({"a.torrent": ends}, goal=Goal(seed=True), jobs=jobs)[0] == 2
+        return
+    with pytest.raises(BaseExceptionGroup) as caught:
+        run({"a.torrent": ends}, goal=Goal(seed=True), jobs=jobs)
+    assert caught.group_contains(ZeroDivisionError)
+
+
 def test_seeding_for_a_time() -> None:
     began = 0.0
 
