@@ -265,6 +265,7 @@ CHECKPOINT_PERIOD: Final = 5.0  # of the resume record
 RESUME_SAMPLE: Final = 256 * MIB  # hashed of files written to after the record: a second or two, of small ones all
 RESUME_RECORD_SIZE: Final = 16 * MIB  # twice that of the most pieces and files a torrent may have
 SHUTDOWN: Final = 5.0  # one deadline for writes, record and stopped announces
+HASHER_END: Final = 0.5  # for a killed hasher to end; one on a disk that hangs cannot
 FREE_SPACE_PROBE: Final = 30.0
 EVENT_QUEUE: Final = 1_000
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from btor import limits
 from btor.engine.contain import Container
 from btor.storage.hasher import Worker
 from btor.storage.hashing import HashResult, Job, ResultDecoder, Segment, command, encode_job, hash_inline
@@ -89,7 +90,7 @@ class Hashers:
                 child.start()
                 await self._talk(child)
             finally:
-                child.close()
+                await child.close()
                 self._children.remove(child)
                 self._waiting.extendleft(reversed(child.sent))
         except OSError as error:
@@ -166,8 +167,8 @@ class _Child:
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._results)
 
-    def close(self) -> None:
-        """End it."""
+    async def close(self) -> None:
+        """End it. One that the kernel holds, as a disk that hangs does, is not waited for without end."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -176,4 +177,7 @@ class _Child:
         process.stdin.close()
         process.stdout.close()
         process.kill()
-        process.wait()
+        with trio.move_on_after(limits.HASHER_END, shield=True) as waiting:
+            await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
+        if waiting.cancelled_caught:
+            _log.warning("the hasher process %d was killed and does not end: it is left to the system", process.pid)

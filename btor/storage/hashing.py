@@ -6,18 +6,23 @@ their pipes by itself, with ``command``, ``encode_job`` and ``ResultDecoder``; v
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from btor import limits
 from btor.errors import StorageError
 from btor.limits import KIB, MIB
 from btor.metainfo.geometry import Geometry
 from btor.storage import hasher
+
+_log = logging.getLogger(__name__)
 
 Segment = tuple[str | None, int, int]
 """(path, offset in the file, length): a stretch of content on disk. Path None: that many zeros."""
@@ -156,12 +161,17 @@ class _Child:
             self.jobs.popleft()
         return results
 
-    def close(self) -> None:
-        """End the child, whatever it does."""
+    def close(self, patience: float = limits.HASHER_END) -> None:
+        """End the child, whatever it does. One that the kernel holds longer than ``patience`` s is left to it."""
         self.process.kill()
         self._requests.close()
         self.results.close()
-        self.process.wait()
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            _log.warning(
+                "the hasher process %d was killed and does not end: it is left to the system", self.process.pid
+            )
 
 
 def _answer_size(job: Job) -> int:
@@ -214,8 +224,11 @@ class _Pool:
                 return
 
     def close(self) -> None:
+        for child in self._children:  # all at once: so they are waited for together
+            child.process.kill()
+        deadline = time.monotonic() + limits.HASHER_END
         for child in self._children:
-            child.close()
+            child.close(max(0.0, deadline - time.monotonic()))
         self._children.clear()
         self._selector.close()
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from btor import limits
 from btor.engine.contain import Container
 from btor.engine.hashers import CHILD_IDLE, DEATHS, JOBS_IN_CHILD, Hashers
 from btor.limits import BLOCK
@@ -262,3 +264,31 @@ async def test_nothing_is_left_behind(file: str) -> None:
     assert left
     assert not any(map(alive, left))
     assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("how", ["in time", "never"])
+async def test_a_killed_child_that_the_kernel_holds_is_not_waited_for(
+    file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """As one that reads from a disk that hangs. The loop goes on, and so does what follows."""
+    free = threading.Event()
+    real = subprocess.Popen.wait
+
+    def wait(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        assert threading.current_thread() is not threading.main_thread()
+        assert free.wait(10)
+        return real(process, timeout)
+
+    monkeypatch.setattr(limits, "HASHER_END", 5.0 if how == "in time" else 0.05)
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    results = Results()
+    with trio.fail_after(4):
+        async with hashers(2) as found:
+            for number in range(2):
+                found.submit(span(file, number), results.into(number), children=2)
+                await trio.lowlevel.checkpoint()
+            await results.wait(2)
+            if how == "in time":
+                free.set()
+    assert ("does not end" in caplog.text) == (how == "never")
+    free.set()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from btor import limits
 from btor.limits import BLOCK
 from btor.metainfo.geometry import Geometry
 from btor.storage import hashing
@@ -124,6 +127,31 @@ def test_closing_early_ends_the_children(data_file: tuple[Path, bytes], monkeypa
     results.close()  # type: ignore[attr-defined]  # it is a generator: its callers may just drop it
     assert all(child.returncode is not None for child in spawned.children)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_killed_child_that_the_kernel_holds_is_not_waited_for(
+    data_file: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that reads from a disk that hangs: two of them take no longer than one."""
+    monkeypatch.setattr(limits, "HASHER_END", 0.2)
+    waited: list[float] = []
+    real = subprocess.Popen.wait
+
+    def wait(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        assert real(process) == -signal.SIGKILL
+        assert timeout is not None
+        waited.append(timeout)
+        time.sleep(timeout)
+        raise subprocess.TimeoutExpired("hasher", timeout)
+
+    path, _ = data_file
+    results = run_jobs((Job(number, [(str(path), 0, 1000)]) for number in range(100)), 2)
+    next(iter(results))
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    results.close()  # type: ignore[attr-defined]  # it is a generator: its callers may just drop it
+    assert len(waited) == 2
+    assert sum(waited) <= 0.2
+    assert caplog.text.count("does not end") == 2
 
 
 def test_a_job_of_very_many_files_and_one_of_very_many_pieces(tmp_path: Path) -> None:
