@@ -55,6 +55,7 @@ ALLOWED_FAST_HEARD: Final = 64  # pieces that one peer may allow us; others take
 ALLOWED_FAST_COPIES: Final = 3  # of such a piece to one peer while it is choked
 SUGGESTIONS: Final = 16  # of one peer that are kept
 BAD_REJECTS: Final = 50  # of requests that were never made; one too many ends the connection
+HAVES_AT_ONCE: Final = 1_024  # told one by one to a peer that was told we have nothing; more as a bitfield
 DONT_HAVES: Final = 256  # lt_donthave a second: each costs a look at all pieces of a large torrent
 UNKNOWN_MESSAGE: Final = 64 * KIB  # a larger one of an unknown id ends the connection
 HANDSHAKE_TIMEOUT: Final = 10.0  # absolute, from accept or connect to the full handshake
@@ -108,6 +109,8 @@ CLAIMED_BITFIELD: Final = 256 * KIB  # kept of a peer before the metadata is the
 CLAIMED_HAVES: Final = 1_024  # likewise
 
 # --- peer exchange (BEP 11) and local discovery (BEP 14) ---------------------------------------------------------
+OWN_IP_VOTES: Final = 64  # networks whose word on our own address is kept
+OWN_IP_VOTES_NEEDED: Final = 2
 PEX_PERIOD: Final = 60.0  # between two messages to one peer
 PEX_MESSAGES: Final = 4  # that a peer may send in PEX_PERIOD; one more ends the connection
 PEX_PEERS: Final = 100  # added, and dropped, of one message that are read

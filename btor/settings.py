@@ -24,6 +24,7 @@ class Settings:
     keeps no resume records. ``dht_bootstrap``: HOST:PORT of DHT nodes to begin with; the public routers are left alone
     by a session bound to loopback. ``dht_port``: None for the number of ``port``.
     ``strict`` re-raises what ``contain`` would swallow (tests).
+    ``pex``: peers are exchanged with peers.
     ``loopback_is_public`` applies the limits on peers by address to loopback as well (tests).
     """
 
@@ -37,6 +38,7 @@ class Settings:
     dht: bool = True
     dht_bootstrap: tuple[str, ...] = DHT_ROUTERS
     dht_port: int | None = None
+    pex: bool = True
     state_dir: Path | None = None
     state_dir_required: bool = False
     hashers: int | None = None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from btor import limits
+from btor.engine.connection import Connection
 from btor.errors import PeerError
 from btor.wire.handshake import (
     INFO_HASH_END,
+    Features,
     Handshake,
     check_protocol,
     decode_handshake,
@@ -22,10 +24,9 @@ from btor.wire.handshake import (
 
 if TYPE_CHECKING:
     from btor.engine.session import Session
-    from btor.engine.transfer import Transfer
     from btor.engine.transport import Address, Transport
+    from btor.swarm.peerbook import PeerBook
 
-RESERVED = bytes(8)  # no extension is spoken yet
 DIAL_PERIOD = 1.0  # s between looks at who became due, when nothing wakes the dialler
 OUT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 REST = 1.0  # s without dials, when the system has no descriptor left
@@ -58,9 +59,9 @@ async def send_all(transport: Transport, data: bytes) -> None:
             await transport.wait_writable()
 
 
-async def initiate(transport: Transport, info_hash: bytes, peer_id: bytes) -> Handshake:
+async def initiate(transport: Transport, info_hash: bytes, peer_id: bytes, features: Features) -> Handshake:
     """Our side of an outgoing handshake. PeerError, OSError."""
-    await send_all(transport, encode_handshake(info_hash, peer_id, RESERVED))
+    await send_all(transport, encode_handshake(info_hash, peer_id, features.encode()))
     answer = decode_handshake(await read_exactly(transport, limits.HANDSHAKE))
     if answer.info_hash != info_hash:
         raise PeerError("answered for another torrent")
@@ -68,21 +69,39 @@ async def initiate(transport: Transport, info_hash: bytes, peer_id: bytes) -> Ha
 
 
 async def accept(
-    transport: Transport, find: Callable[[bytes], Transfer | None], peer_id: bytes
-) -> tuple[Transfer, Handshake]:
+    transport: Transport, find: Callable[[bytes], Joinable | None], peer_id: bytes, features: Features
+) -> tuple[Joinable, Handshake]:
     """Our side of an incoming handshake. PeerError for a torrent that is not here; OSError."""
     head = await read_exactly(transport, INFO_HASH_END)
-    transfer = find(decode_info_hash(head))
-    if transfer is None:
+    found = find(decode_info_hash(head))
+    if found is None:
         raise PeerError("asks for a torrent that is not here")
-    await send_all(transport, encode_handshake(transfer.info_hash, peer_id, RESERVED))
-    return transfer, decode_handshake(await read_exactly(transport, limits.HANDSHAKE, head))
+    await send_all(transport, encode_handshake(found.info_hash, peer_id, features.encode()))
+    return found, decode_handshake(await read_exactly(transport, limits.HANDSHAKE, head))
+
+
+class Joinable(Protocol):
+    """What a connection can join: the exchange of one torrent, of content or before that of its metadata."""
+
+    book: PeerBook
+    dialling: int
+    info_hash: bytes
+
+    @property
+    def wants_peers(self) -> bool:
+        """Whether to dial."""
+
+    def adopt(self, connection: Connection) -> None:
+        """A handshake is complete: take the connection in, or close it."""
+
+    def on_dial_failed(self, address: Address, error: BaseException) -> None:
+        """A peer could not be reached."""
 
 
 class Dialler:
     """One for the session. Transfers say `wake` when they have somebody new to dial."""
 
-    def __init__(self, session: Session, transfers: Callable[[], Iterable[Transfer]]) -> None:
+    def __init__(self, session: Session, transfers: Callable[[], Iterable[Joinable]]) -> None:
         self._session = session
         self._transfers = transfers
         self._wake = trio.Event()
@@ -135,13 +154,13 @@ class Dialler:
                 self._start(nursery, transfer, address, now)
                 return
 
-    def _start(self, nursery: trio.Nursery, transfer: Transfer, address: Address, now: float) -> None:
+    def _start(self, nursery: trio.Nursery, transfer: Joinable, address: Address, now: float) -> None:
         transfer.book.on_dialled(address, now)
         self._session.dial_budget.on_dialled(address[0], now)
         transfer.dialling += 1
         nursery.start_soon(self._session.container.run, "a dial", self._dial, transfer, address)
 
-    def _on_failed(self, transfer: Transfer, address: Address, error: BaseException) -> None:
+    def _on_failed(self, transfer: Joinable, address: Address, error: BaseException) -> None:
         now = trio.current_time()
         if isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
             self._rests_until = now + REST
@@ -151,7 +170,7 @@ class Dialler:
             self._session.outage.on_failure()
         transfer.on_dial_failed(address, error)
 
-    async def _dial(self, transfer: Transfer, address: Address) -> None:
+    async def _dial(self, transfer: Joinable, address: Address) -> None:
         session = self._session
         transport = None
         answer = None
@@ -162,7 +181,7 @@ class Dialler:
             finally:
                 session.dial_budget.on_finished(address[0])
             with trio.fail_after(limits.HANDSHAKE_TIMEOUT):
-                answer = await initiate(transport, transfer.info_hash, session.peer_id)
+                answer = await initiate(transport, transfer.info_hash, session.peer_id, session.features)
             session.outage.on_contact(trio.current_time())
         except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as error:
             self._on_failed(transfer, address, error)
@@ -172,4 +191,12 @@ class Dialler:
             if answer is None and transport is not None:
                 transport.close()
         if answer is not None and transport is not None:
-            transfer.adopt(transport, answer.peer_id, address, incoming=False)
+            transfer.adopt(
+                Connection(
+                    transport=transport,
+                    peer_id=answer.peer_id,
+                    address=address,
+                    incoming=False,
+                    features=session.features & Features.decode(answer.reserved),
+                )
+            )

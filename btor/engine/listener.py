@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from btor import limits
+from btor.engine.connection import Connection
 from btor.engine.dial import OUT_OF_DESCRIPTORS, accept
 from btor.errors import PeerError
 from btor.wire.address import network_of, reach
+from btor.wire.handshake import Features
 
 if TYPE_CHECKING:
     from btor.engine.session import Session
@@ -85,7 +87,7 @@ class Porter:
         adopted = False
         try:
             with scope:
-                transfer, said = await accept(transport, session.find_listening, session.peer_id)
+                transfer, said = await accept(transport, session.find_listening, session.peer_id, session.features)
                 adopted = True
             session.outage.on_contact(trio.current_time())
         except (OSError, PeerError, trio.ClosedResourceError) as error:
@@ -100,4 +102,12 @@ class Porter:
         if adopted and not session.has_room:
             transport.close()
         elif adopted:
-            transfer.adopt(transport, said.peer_id, transport.remote, incoming=True)
+            transfer.adopt(
+                Connection(
+                    transport=transport,
+                    peer_id=said.peer_id,
+                    address=transport.remote,
+                    incoming=True,
+                    features=session.features & Features.decode(said.reserved),
+                )
+            )

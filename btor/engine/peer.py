@@ -7,7 +7,6 @@ it back. Messages are sent at once where the socket takes them.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from btor import limits
-from btor.engine.upload import BLOCKS_AT_ONCE
+from btor.engine.extended import Extended
+from btor.engine.fast import Fast
+from btor.engine.sending import Sender
 from btor.errors import PeerError
 from btor.limits import BLOCK
 from btor.metainfo.bitfield import Bitfield
@@ -25,69 +26,57 @@ from btor.wire.address import format_address
 from btor.wire.client_id import client_name
 
 if TYPE_CHECKING:
+    from btor.engine.connection import Connection
     from btor.engine.transfer import Transfer
-    from btor.engine.transport import Transport
     from btor.engine.upload import Request
 
 GULP_ROOM = limits.EXTENDED_MESSAGE + limits.MESSAGE_HEADER  # of the shared buffer, for what is put in front
-SEND_GULP_MIN = 2 * BLOCK
 GULP_GROWTH = 4
 SMALL_MESSAGES = 500  # in one gulp: a peer that chatters that much is heard in small portions, others in between
 
 
-class Peer:
-    """A peer of one torrent after the handshake. ``key`` is unique in the session."""
+class Peer(Sender):
+    """A peer of one torrent after the handshake. ``key`` is unique in the session.
 
-    def __init__(self, transfer: Transfer, transport: Transport, peer_id: bytes, *, incoming: bool) -> None:
+    ``fast``, ``extended``: the fast extension and the extension protocol, None where one side does not speak it.
+    """
+
+    def __init__(self, transfer: Transfer, connection: Connection) -> None:
+        super().__init__(transfer, connection.transport, connection.unsent)
         session = transfer.session
-        self.transfer = transfer
-        self.session = session
-        self.transport = transport
-        self.address = transport.remote
-        self.peer_id = peer_id
-        self.incoming = incoming
-        self.client = client_name(peer_id)
+        features = connection.features
+        self.address = connection.transport.remote
+        self.peer_id = connection.peer_id
+        self.incoming = connection.incoming
+        self.client = client_name(connection.peer_id)
         self.key = session.next_key()
-        self.scope = trio.CancelScope()
-        self.close_reason = ""
         self.gulp_round = -1
         self._gulp_limit = limits.GULP_MIN
         now = trio.current_time()
         self.connected_at = now
         self.source = transfer.picker.add_source(self.key)
         self.queue = RequestQueue()
-        self._reader = wire.MessageReader(transfer.geometry)
+        self._early = connection.early
+        begun = b"" if connection.early is None else connection.early.tail
+        self._reader = wire.MessageReader(transfer.geometry, fast=features.fast, begun=begun)
         # states of both sides, BEP 3
         self.am_choking = True
         self.am_interested = False
         self.peer_interested = False
         self.interested_since = now
         self.unchoked_at = now
-        self.choked_at = now
-        self._choke_sent = True  # that is how a connection begins
-        # amounts, in bytes of blocks
-        self.received_total = 0
-        self.sent_total = 0
+        self.received_total = 0  # bytes of blocks
         self.received_round = 0
-        self.sent_round = 0
-        self.sent_since_unchoke = 0
         # abuse
         self._strays = 0
         self._bad_requests = 0
         self._requests_while_choked = 0
         self._interest_flips = 0
-        self._dropped_requests = 0
-        # sending
-        self._out = bytearray()
-        self._uploads: OrderedDict[Request, None] = OrderedDict()  # a cancel finds its request at once
-        self._head_sent = 0
-        self._last_taken = SEND_GULP_MIN
-        self._stuck = False
-        self._wake = trio.Event()
         self.last_received = now
-        self.last_sent = now
         self.last_request = now
         self.last_useful = now
+        self.fast = Fast(self) if features.fast else None
+        self.extended = Extended(self, connection.extensions) if features.extensions else None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -102,17 +91,27 @@ class Peer:
                 finally:
                     nursery.cancel_scope.cancel()
 
-    def close(self, reason: str) -> None:
-        """End the connection from our side."""
-        if not self.close_reason:
-            self.close_reason = reason
-        self.scope.cancel()
-
     def _greet(self) -> None:
         have = self.transfer.have
-        if have.count:
+        if self._early is not None and have.count <= limits.HAVES_AT_ONCE:  # it was told that we have nothing
+            self._out += b"".join(map(wire.encode_have, have))
+        elif self.fast is not None and (have.complete or not have.count) and self._early is None:
+            self._out += wire.encode_state(wire.HAVE_ALL if have.complete else wire.HAVE_NONE)
+        elif have.count:
             self._out += wire.encode_bitfield(have.to_wire())
+        if self.extended is not None:
+            self._out += self.extended.greet()
+        if self._early is not None:
+            for item in self._early.replay(have.size):
+                self._on_message(item, self.last_received)
+            self._early = None
+            self.fill_requests(self.last_received)
         self.flush()
+
+    @property
+    def upload_only(self) -> bool:
+        """Whether it downloads nothing more (BEP 21)."""
+        return self.source.complete or (self.extended is not None and self.extended.settled.upload_only)
 
     async def _read(self) -> None:
         session = self.session
@@ -183,17 +182,29 @@ class Peer:
         elif kind == wire.BITFIELD:
             self._on_bitfield(item[1])  # type: ignore[arg-type]  # bytes
         elif kind == wire.CHOKE:
-            if not self.source.choked:
-                self.transfer.on_requests_dropped(self.source.outstanding_count)
-                self.transfer.picker.on_choked(self.source)
-                self.source.choked = True
-                self.queue.on_dropped()
+            self._on_choke()
         elif kind == wire.UNCHOKE:
             self.source.choked = False
+            if self.fast is not None:
+                self.fast.on_unchoked(now)
         elif kind in (wire.INTERESTED, wire.NOT_INTERESTED):
             self._on_interest(kind == wire.INTERESTED, now)
         elif kind == wire.STRAY_BLOCK:
             self.on_stray(1)
+        elif kind == wire.EXTENDED:
+            if self.extended is not None:
+                self.extended.on_message(item[1], now)  # type: ignore[arg-type]  # bytes
+        elif self.fast is not None and kind != wire.PORT:
+            self.fast.on_message(item, now)
+
+    def _on_choke(self) -> None:
+        """Our requests are free for others, whether the peer says so of each (BEP 6) or not; late blocks count."""
+        if not self.source.choked:
+            if self.fast is not None:
+                self.fast.on_choked()
+            self.transfer.on_requests_dropped(self.source.outstanding_count)
+            self.transfer.picker.on_choked(self.source)
+            self.queue.on_dropped()
 
     def _on_bitfield(self, data: bytes) -> None:
         # aria2 sends another one at any time, in place of many haves
@@ -202,7 +213,13 @@ class Peer:
         except ValueError as error:
             raise PeerError(str(error)) from None
         self.transfer.picker.on_bitfield(self.source, bits)
+        self.on_pieces_known()
+
+    def on_pieces_known(self) -> None:
+        """It has said which pieces it has."""
         self.transfer.on_peer_has_more(self)
+        if self.fast is not None:
+            self._out += self.fast.grant()
 
     def _on_have(self, piece: int) -> None:
         if self.transfer.picker.on_have(self.source, piece) and (not self.am_interested or self.source.complete):
@@ -223,24 +240,32 @@ class Peer:
 
     def _on_request(self, piece: int, begin: int, length: int, now: float) -> None:
         self.last_request = now
-        if self.am_choking:
+        if self.am_choking and not (self.fast is not None and self.fast.is_granted(piece)):
             if self._choke_sent and now - self.choked_at > limits.REQUEST_GRACE_AFTER_CHOKE:
                 self._requests_while_choked += 1
                 if self._requests_while_choked > limits.REQUESTS_WHILE_CHOKED:
                     raise PeerError("requests while choked")
+            self._reject(piece, begin, length)
             return
         geometry = self.transfer.geometry
         if length > BLOCK or not geometry.holds(piece, begin, length) or piece not in self.transfer.have:
             self._count_bad_request()
+            self._reject(piece, begin, length)
             return
         if len(self._uploads) >= limits.REQUESTS_ACCEPTED:
             self._dropped_requests += 1
             if len(self._uploads) + self._dropped_requests > limits.REQUESTS_UNANSWERED:
                 raise PeerError("too many requests")
+            self._reject(piece, begin, length)
             return
         self._uploads[piece, begin, length] = None
         if not self._stuck:
             self._wake.set()
+
+    def _reject(self, piece: int, begin: int, length: int) -> None:
+        """A request will not be served: say so where that can be said (BEP 6)."""
+        if self.fast is not None:
+            self._out += wire.encode_reject(piece, begin, length)
 
     def _count_bad_request(self) -> None:
         self._bad_requests += 1
@@ -250,7 +275,9 @@ class Peer:
     def _on_cancel(self, request: Request) -> None:
         if self._head_sent and request == next(iter(self._uploads)):
             return
-        self._uploads.pop(request, None)
+        if request in self._uploads:
+            del self._uploads[request]
+            self._reject(*request)
 
     def on_stray(self, count: int) -> None:
         """``count`` blocks came that were never asked for. PeerError on the second."""
@@ -272,7 +299,10 @@ class Peer:
         ``allowance``: the most blocks, given by the pacer under a download limit; without it nothing is asked then.
         """
         source = self.source
-        if source.choked or not self.am_interested or self.transfer.paused_requests:
+        if not self.am_interested or self.transfer.paused_requests:
+            return 0
+        allowed = self.fast.allowed if source.choked and self.fast is not None else None
+        if source.choked and not allowed:
             return 0
         room = self.queue.room(now, source.outstanding_count)
         if self.transfer.download.limited:
@@ -280,7 +310,10 @@ class Peer:
         if room <= 0:
             return 0
         self.queue.tell(source)
-        runs = self.transfer.take(source, room, now)
+        if allowed:
+            runs = self.transfer.picker.take_allowed(source, allowed, room)
+        else:
+            runs = self.transfer.take(source, room, now)
         if not runs:
             return 0
         self.queue.on_sent(now, runs)
@@ -317,10 +350,12 @@ class Peer:
             return
         self.am_choking = True
         self.choked_at = now
-        while len(self._uploads) > (1 if self._head_sent else 0):
-            self._uploads.popitem()
         self._choke_sent = False
         self._out += wire.encode_state(wire.CHOKE)
+        for request in list(islice(self._uploads, 1 if self._head_sent else 0, None)):
+            if self.fast is None or not self.fast.was_granted(request[0]):
+                del self._uploads[request]
+                self._reject(*request)
         self.session.flush_soon(self)
 
     def unchoke(self, now: float) -> None:
@@ -334,131 +369,6 @@ class Peer:
         self._dropped_requests = 0
         self._out += wire.encode_state(wire.UNCHOKE)
         self.session.flush_soon(self)
-
-    # ------------------------------------------------------------------------------------------ sending
-
-    def flush(self) -> None:
-        """Send waiting messages if the socket takes them now; the rest is the writer's."""
-        if not self._out or self._stuck:
-            return
-        if self._head_sent:
-            self._wake.set()  # inside a block nothing else may be sent
-            return
-        self.session.counters.sends += 1
-        try:
-            taken = self.transport.send([self._out])
-        except BlockingIOError:
-            self._wake.set()
-            self._stuck = True
-            return
-        except (OSError, trio.ClosedResourceError) as error:
-            self.close(str(error))
-            return
-        self._on_messages_taken(taken, trio.current_time())
-        if self._out:
-            self._stuck = True
-            self._wake.set()
-
-    def _on_messages_taken(self, taken: int, now: float) -> None:
-        """The socket took ``taken`` bytes of the waiting messages."""
-        self.session.counters.sent += taken
-        self.last_sent = now
-        del self._out[:taken]
-        if not (self._choke_sent or self._out):
-            self._choke_sent = True
-            self.choked_at = now
-
-    async def _write(self) -> None:
-        while True:
-            if not self._out and not self._uploads:
-                self._wake = trio.Event()
-                await self._wake.wait()
-            if self._stuck:
-                await self.transport.wait_writable()
-                self._stuck = False
-            budget = limits.SEND_GULP
-            if self._uploads:
-                budget = await self.transfer.upload.allowance(inside_block=self._head_sent > 0)
-            if not await self._send(budget):
-                self._stuck = True
-            else:
-                await trio.lowlevel.checkpoint()
-
-    async def _send(self, budget: int) -> bool:
-        """One send of messages and blocks; whether the socket took all of it. StorageError as contained by torrent."""
-        view, answered = memoryview(b""), 0
-        if self._uploads and budget > 0:
-            budget = min(budget, 2 * self._last_taken)
-            view, answered = await self._frame(budget)
-        end = min(self._head_sent + budget, len(view)) if answered else 0
-        head_first = bool(self._head_sent)
-        whole = 0
-        if end and (self._out or self.transfer.upload.bucket.limited):
-            # a message may stand only behind a whole block, and must not wait until the budget happens to end there;
-            # and who ends inside a block comes before all others that wait for their share of a limit
-            whole = self._end_of_whole_blocks(end)
-        blocks = view[self._head_sent : whole or end]
-        order: tuple[memoryview | bytearray, ...] = (self._out, blocks)
-        if head_first:
-            order = (blocks, self._out) if whole else (blocks,)
-        parts = [part for part in order if len(part)]
-        if not parts:
-            return True
-        wanted = sum(len(part) for part in parts)
-        self.session.counters.sends += 1
-        try:
-            taken = self.transport.send(parts)
-        except BlockingIOError:
-            return False
-        now = trio.current_time()
-        from_blocks = min(taken, len(blocks)) if head_first else max(0, taken - len(self._out))
-        self._on_messages_taken(taken - from_blocks, now)
-        if from_blocks:
-            self._last_taken = max(from_blocks, SEND_GULP_MIN)
-            self._on_sent(from_blocks, now)
-        return taken == wanted
-
-    def _end_of_whole_blocks(self, limit: int) -> int:
-        """Where the last framed reply ends that fits into ``limit`` bytes; 0 if none does."""
-        end = 0
-        for _, _, length in self._uploads:
-            if end + limits.PIECE_HEADER + length > limit:
-                break
-            end += limits.PIECE_HEADER + length
-        return end
-
-    async def _frame(self, budget: int) -> tuple[memoryview, int]:
-        transfer = self.transfer
-        buffer = self.session.send_buffer
-        budget += self._head_sent
-        view, answered = buffer.lay_out(self._uploads, budget, transfer.geometry, transfer.content, cached_only=True)
-        if answered:
-            return view, answered
-        # the first block is not in the page cache: a thread reads it, which also puts it there
-        await transfer.disk.warm(islice(self._uploads, 4))
-        if not self._uploads:
-            return memoryview(b""), 0
-        return buffer.lay_out(
-            [next(iter(self._uploads))], budget, transfer.geometry, transfer.content, cached_only=False
-        )
-
-    def _on_sent(self, taken: int, now: float) -> None:
-        """``taken`` bytes of the framed replies are gone."""
-        self.session.counters.sent += taken
-        self._head_sent += taken
-        payload = 0
-        for _, _, length in list(islice(self._uploads, BLOCKS_AT_ONCE)):
-            if self._head_sent < limits.PIECE_HEADER + length:
-                break
-            self._uploads.popitem(last=False)
-            if not self._uploads:
-                self._dropped_requests = 0  # what was dropped is asked again, or not wanted any more
-            self._head_sent -= limits.PIECE_HEADER + length
-            payload += length
-        self.sent_total += payload
-        self.sent_round += payload
-        self.sent_since_unchoke += payload
-        self.transfer.on_uploaded(payload, taken, now)
 
     # ------------------------------------------------------------------------------------------ time
 
@@ -483,6 +393,8 @@ class Peer:
             self.close("holds a slot and asks for nothing")
             return
         self._interest_flips = 0
+        if self.extended is not None:
+            self.extended.on_tick()
         if len(self._out) > limits.SEND_BACKLOG + len(self.transfer.have.to_wire()):
             self.close("takes nothing of what is sent")
             return

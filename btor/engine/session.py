@@ -45,11 +45,14 @@ from btor.storage import system
 from btor.storage.hashing import processors
 from btor.storage.load import load_metainfo
 from btor.swarm.dial_budget import DialBudget
+from btor.swarm.own_ips import OwnIps
 from btor.swarm.peerbook import Bans
 from btor.swarm.rates import RateMeter, TokenBucket
 from btor.wire.address import format_address, parse_host_port
+from btor.wire.handshake import Features
 
 if TYPE_CHECKING:
+    from btor.engine.sending import Sender
     from btor.engine.transfer import Transfer
     from btor.engine.udp import UdpSocket
 
@@ -92,8 +95,9 @@ class Session:
         self.dialler = Dialler(self, self.transfers)
         self.outage = Outage(self)
         self.torrents: dict[bytes, Torrent] = {}
+        self.own_ips = OwnIps()
         self._keys = 0
-        self._unflushed: dict[Peer | Transfer, None] = {}  # in the order of asking, so that runs can be repeated
+        self._unflushed: dict[Sender | Transfer, None] = {}  # in the order of asking, so that runs can be repeated
         self._flush = trio.Event()
         self._save = trio.Event()
         self.disk: Disk
@@ -187,6 +191,15 @@ class Session:
             yield from transfer.peers.values()
 
     @property
+    def features(self) -> Features:
+        """What we promise in a handshake."""
+        return Features(extensions=True, fast=True)
+
+    def on_own_ip(self, voter: str, ip: str) -> None:
+        """A peer at ``voter`` sees us at ``ip``."""
+        self.own_ips.on_vote(voter, ip)
+
+    @property
     def has_room(self) -> bool:
         """Whether one more connection with a peer leaves descriptors for all else."""
         return sum(len(transfer.peers) + transfer.dialling for transfer in self.transfers()) < self.shares.peers
@@ -243,7 +256,7 @@ class Session:
         if bug is not None and on_bug is not None:
             on_bug(bug)
 
-    def flush_soon(self, peer: Peer | Transfer) -> None:
+    def flush_soon(self, peer: Sender | Transfer) -> None:
         """Send what waits for ``peer``, or for all peers of a torrent, together with what comes within a moment."""
         self._unflushed[peer] = None
         self._flush.set()

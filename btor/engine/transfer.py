@@ -17,6 +17,7 @@ from btor.engine.disk import TorrentDisk
 from btor.engine.events import PeerChange, PieceFailed
 from btor.engine.limiter import UploadGate
 from btor.engine.peer import Peer
+from btor.engine.pex import PeerExchange
 from btor.errors import PeerError, StorageError
 from btor.limits import BLOCK
 from btor.swarm.blame import Blame
@@ -27,8 +28,8 @@ from btor.wire.address import Address, format_address
 from btor.wire.messages import encode_have
 
 if TYPE_CHECKING:
+    from btor.engine.connection import Connection
     from btor.engine.torrent import Torrent
-    from btor.engine.transport import Transport
     from btor.metainfo.bitfield import Bitfield
     from btor.storage.files import Content
     from btor.swarm.source import Source
@@ -72,6 +73,7 @@ class Transfer:
             in_background=torrent.in_background,
         )
         self.peers: dict[int, Peer] = {}
+        self.pex = PeerExchange(self)
         self.dialling = 0
         self.paused_requests = False
         self.active = False
@@ -85,11 +87,17 @@ class Transfer:
         self._turn = 0
         self._news: list[int] = []  # verified pieces that the peers have not been told of
         self._next_turnover = trio.current_time() + limits.TURNOVER_PERIOD
+        self._seen_complete: float | None = None
 
     @property
     def complete(self) -> bool:
         """Whether every piece is verified."""
         return self.have.complete
+
+    @property
+    def complete_ago(self) -> int:
+        """Seconds since all pieces were here or at one peer, -1: never."""
+        return -1 if self._seen_complete is None else int(trio.current_time() - self._seen_complete)
 
     def _verified_bytes(self) -> int:
         last = self.geometry.piece_count - 1
@@ -128,15 +136,16 @@ class Transfer:
         oldest = next(iter(self.peers.values()), None)
         return oldest is not None and now - oldest.connected_at >= limits.TRACKER_INTERVAL_MIN
 
-    def adopt(self, transport: Transport, peer_id: bytes, address: Address, *, incoming: bool) -> None:
+    def adopt(self, connection: Connection) -> None:
         """A handshake is complete: take the connection in, or close it."""
         now = trio.current_time()
+        peer_id, address, incoming = connection.peer_id, connection.address, connection.incoming
         older = next((peer for peer in self.peers.values() if peer.peer_id == peer_id), None)
         twin = older if older is not None and self._crossed(older, address, incoming=incoming) else None
         refusal = "" if twin is not None else self._refusal(peer_id, address, older, incoming=incoming)
         if refusal or self._nursery is None:
             _log.debug("connection with %s refused: %s", address, refusal)
-            transport.close()
+            connection.transport.close()
             if refusal == "self":
                 self.book.on_self(address)
             elif older is not None and not incoming:
@@ -145,7 +154,7 @@ class Transfer:
                 self.book.on_failed(address, now)
             return
         self.book.on_connected(address, now)
-        peer = Peer(self, transport, peer_id, incoming=incoming)
+        peer = Peer(self, connection)
         self.peers[peer.key] = peer
         self._nursery.start_soon(self.session.container.run, f"peer {peer.name}", self._serve, peer)
         if twin is not None:
@@ -326,10 +335,15 @@ class Transfer:
         self.paused_requests = True
         for peer in self.peers.values():
             peer.take_requests_back()
+            peer.set_interested(False)  # it can give our slot to another
+            self.session.flush_soon(peer)
 
     def go_on_asking(self) -> None:
         """Download again."""
         self.paused_requests = False
+        for peer in list(self.peers.values()):
+            self.on_peer_has_more(peer)
+            self.session.flush_soon(peer)
         self._ask_idle(trio.current_time())
 
     async def _on_bad_piece(self, piece: int) -> None:
@@ -366,9 +380,11 @@ class Transfer:
     def _on_complete(self) -> None:
         for peer in list(self.peers.values()):
             peer.set_interested(False)
+            if peer.extended is not None:
+                peer.say(peer.extended.tell_upload_only())
             peer.flush()
-            if peer.source.complete:
-                peer.close("both are complete")
+            if peer.upload_only:
+                peer.close("both are complete" if peer.source.complete else "both only upload")
         self.torrent.on_complete()
 
     # ------------------------------------------------------------------------------------------ banning
@@ -423,7 +439,7 @@ class Transfer:
         if self.complete:
             if peer.source.complete:
                 peer.close("both are complete")
-        elif not (peer.am_interested or self.torrent.keeper.seed_only) and self.picker.is_interesting(peer.source):
+        elif not (peer.am_interested or self.paused_requests) and self.picker.is_interesting(peer.source):
             peer.set_interested(True)
 
     def on_requests_dropped(self, count: int) -> None:
@@ -463,6 +479,9 @@ class Transfer:
             if peer.am_interested and not self.complete and not self.picker.is_interesting(peer.source):
                 peer.set_interested(False)
             peer.on_tick(now)
+        self.pex.on_tick(now)
+        if self.complete or self.picker.seeds:
+            self._seen_complete = now
         for peer in self._promising():  # after all time-outs: what some gave up others may take
             if not peer.scope.cancel_called:
                 peer.fill_requests(now)

@@ -278,7 +278,7 @@ async def test_a_session_receives_no_more_and_no_less(
 async def test_both_directions_at_once(lab: Lab) -> None:
     content = sample(200 * 2 * BLOCK)
     seeder = await lab.seed(content)
-    leecher = await lab.leech(content, seeder, max_download=100_000, max_upload=60_000, upload_slots=0)
+    leecher = await lab.leech(content, seeder, max_download=100_000, max_upload=60_000, upload_slots=0, pex=False)
     other = await lab.leech(content, leecher)
     await trio.sleep(5)
     assert leecher.transfer is not None

@@ -22,6 +22,7 @@ from btor.limits import (
     HALF_OPEN,
     HANDSHAKE_TIMEOUT,
 )
+from btor.wire.handshake import Features
 from tests.engine.support import Lab, sample, scenario
 from tests.simulated.network import Host
 from tests.simulated.scripted_peer import ScriptedPeer
@@ -262,7 +263,7 @@ HANDSHAKE = b"\x13BitTorrent protocol" + bytes(8) + b"h" * 20 + b"p" * 20
 @pytest.mark.parametrize("step", [1, 7, 19, 20, 48, 68, 1000])
 async def test_initiate(step: int) -> None:
     line: Any = Line(HANDSHAKE + b"more", step)
-    answer = await initiate(line, b"h" * 20, b"o" * 20)
+    answer = await initiate(line, b"h" * 20, b"o" * 20, Features())
     assert answer.peer_id == b"p" * 20
     assert line.sent == HANDSHAKE[:48] + b"o" * 20
     assert line.data == b"more"  # what follows is not the handshake's
@@ -272,7 +273,7 @@ async def test_initiate(step: int) -> None:
 async def test_another_torrent(step: int) -> None:
     line: Any = Line(HANDSHAKE, step)
     with pytest.raises(PeerError):
-        await initiate(line, b"x" * 20, b"o" * 20)
+        await initiate(line, b"x" * 20, b"o" * 20, Features())
 
 
 @pytest.mark.parametrize("count", [0, 1, 20, 67])

@@ -72,6 +72,7 @@ def make_peer(chance: random.Random) -> tuple[Peer, Stingy]:
             upload=SimpleNamespace(bucket=SimpleNamespace(limited=chance.random() < 0.5)),
         ),
     )
+    peer.extended = None
     peer.session = cast(Any, SimpleNamespace(send_buffer=SendBuffer(), counters=Counters()))
     peer._out = bytearray()
     peer._uploads = OrderedDict()
