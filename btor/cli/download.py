@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +21,11 @@ from btor.cli.options import (
 )
 from btor.cli.sources import refusal
 from btor.errors import UsageError
+
+
+def linked(output: Path) -> str:
+    """Where the content goes when the person names ``output``, who may have made a link of it."""
+    return os.path.realpath(output) if output.is_symlink() else str(output)
 
 
 @click.command()
@@ -57,7 +64,7 @@ def download(sources: tuple[str, ...], **values: Any) -> int:
             source=source,
             refused=refusal(source),
             directory=str(directory or "."),
-            output=None if output is None else str(output),
+            output=None if output is None else linked(output),
             overwrite=values["overwrite"],
             recheck=network.recheck,
             peers=network.peers,

@@ -80,6 +80,35 @@ def test_output_names_the_content(small: Seeder, tmp_path: Path) -> None:
     assert target.read_bytes() == SMALL_FILE.read_bytes()
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_that_the_person_names_is_followed(there: bool, small: Seeder, tmp_path: Path) -> None:
+    target, link = tmp_path / "real.txt", tmp_path / "link"
+    if there:
+        shutil.copy(SMALL_FILE, target)
+    link.symlink_to("real.txt")
+    assert download(tmp_path, SMALL, "--peer", small.address, "-o", link, place=False).status == 0
+    assert link.is_symlink()
+    assert target.read_bytes() == SMALL_FILE.read_bytes()
+
+
+def test_links_to_folders_that_the_person_names_are_followed(many: Seeder, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert download(tmp_path, MANY, "--peer", many.address, "-o", tmp_path / "link", place=False).status == 0
+    assert (tmp_path / "real" / "photos" / "😀.bin").exists()
+    (tmp_path / "here").symlink_to("real")
+    assert download(tmp_path, SMALL, "--no-trackers", "--timeout", "1s").status == 5
+
+
+def test_a_link_at_a_name_of_the_torrent_is_not_followed(small: Seeder, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / SMALL_FILE.name).symlink_to(tmp_path / "elsewhere")
+    ended = download(tmp_path, SMALL, "--peer", small.address)
+    assert ended.status == 4
+    assert "a symbolic link is in the way" in ended.err
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_sync_and_log(small: Seeder, tmp_path: Path) -> None:
     ended = download(tmp_path, SMALL, "--peer", small.address, "--sync", "-vv", "--log-file", tmp_path / "log")
     assert ended.status == 0
