@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -17,6 +18,7 @@ from unittest import mock
 
 import trio
 
+from btor import limits
 from btor.engine.events import Checked
 from btor.engine.session import Session, open_session
 from btor.engine.torrent import Torrent
@@ -76,7 +78,7 @@ class Life:
     gave: int = 0
     left: float = NEVER
     shares: list[tuple[float, float]] = field(default_factory=list)
-    torrent: Torrent | None = None
+    transfer: Transfer | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
@@ -87,25 +89,35 @@ class Life:
     @property
     def sent(self) -> int:
         """Bytes of blocks."""
-        return self.torrent.transfer.uploaded if self.torrent is not None and self.torrent.transfer is not None else 0
+        return 0 if self.transfer is None else self.transfer.uploaded
 
     @property
     def received(self) -> int:
         """Bytes of blocks, useless ones included."""
-        return self.torrent.transfer.downloaded if self.torrent is not None and self.torrent.transfer is not None else 0
+        return 0 if self.transfer is None else self.transfer.downloaded
 
     @property
     def wasted(self) -> int:
         """Bytes of blocks that were there already or no longer wanted."""
-        return self.torrent.transfer.wasted if self.torrent is not None and self.torrent.transfer is not None else 0
+        return 0 if self.transfer is None else self.transfer.wasted
 
     def reached(self, share: float) -> float:
         """When it had this share of the pieces, NEVER if it did not."""
-        return next((time for time, had in self.shares if had >= share), min(self.finished, NEVER))
+        return next((time for time, had in self.shares if had >= share), self.finished)
 
     def share_at(self, time: float) -> float:
         """What it had at ``time`` (the last look before)."""
         return max((had for when, had in self.shares if when <= time), default=0.0)
+
+
+def spearman(some: Sequence[float], others: Sequence[float]) -> float:
+    """The rank correlation of two sequences."""
+
+    def ranks(values: Sequence[float]) -> list[int]:
+        order = sorted(values)
+        return [order.index(value) for value in values]
+
+    return statistics.correlation(ranks(some), ranks(others))
 
 
 class Niggard(Choker):
@@ -140,7 +152,7 @@ class Swarm:
         self.size = size
         self.limit = limit
         self.ended = NEVER
-        self.spread_at = NEVER  # when those that do not seed had every piece together
+        self.spread_at = NEVER  # when those that leech and give had every piece together
         self.spread_sent = NEVER  # copies that the seeders had sent by then
         self._neighbours = neighbours
         self._folder = folder
@@ -162,8 +174,14 @@ class Swarm:
         return [life for life in self.lives if life.plan.kind in kinds]
 
     @property
+    def loyal(self) -> list[Life]:
+        """Those that want the content, give, and do not leave before they have it."""
+        plans = [(life, life.plan) for life in self.lives]
+        return [life for life, plan in plans if plan.manner == "gives" and plan.leaves == NEVER and not plan.seeds]
+
+    @property
     def ideal(self) -> float:
-        """Seconds that the swarm takes at least: a copy from the seeders, and what all want over what all can send."""
+        """Seconds that the swarm takes at least: a copy from the seeder, and what all want over what all can send."""
         staying = [life.plan for life in self.lives if life.plan.leaves == NEVER]
         want = float(sum(not plan.seeds for plan in staying) * self.size)
         give = 0.0
@@ -184,23 +202,49 @@ class Swarm:
         """The share of all blocks received that were of no use."""
         return sum(life.wasted for life in self.lives) / max(1, sum(life.received for life in self.lives))
 
+    @property
+    def fairness(self) -> float:
+        """Between -1 and 1, the rank correlation of how fast the loyal gave with how early they were complete."""
+        lives = [life for life in self.loyal if life.finished < NEVER]
+        if len(lives) < len(self.loyal):
+            return 0.0
+        return spearman([life.gave / life.seconds for life in lives], [-life.seconds for life in lives])
+
+    def tail(self, share: float) -> float:
+        """The longest that one of the loyal took from this share of the pieces to all of them, or to the end."""
+        return max(min(life.finished, self.ended) - min(life.reached(share), self.ended) for life in self.loyal)
+
+    def is_intact(self, life: Life) -> bool:
+        """Whether what it has on disk is the content."""
+        return self._place(life).read_bytes() == self._content
+
+    def _place(self, life: Life) -> Path:
+        return self._folder / life.host.ips[0]
+
     # -- the play ---------------------------------------------------------------------------------------------------
 
-    def play(self) -> Swarm:
-        """Run until everybody who stays and gives is complete, or the limit."""
-        # a block is as fine as these swarms need; smaller chunks only cost real time
-        with mock.patch.object(network, "CHUNK_MIN", BLOCK):
-            simulate(self._play, seed=self.seed, limit=2 * self.limit)
+    def play(self, until: Callable[[Swarm], bool] | None = None) -> Swarm:
+        """Run until everybody who stays and gives is complete (or as ``until`` says), or the limit."""
+
+        async def main() -> None:
+            await self._play(until or Swarm._all_complete)
+
+        # a block is as fine as these swarms need; smaller chunks only cost real time. And their torrents have so few
+        # pieces that the ten which a newcomer may have while it is choked would be most of what anybody sends
+        with mock.patch.object(network, "CHUNK_MIN", BLOCK), mock.patch.object(limits, "ALLOWED_FAST", 0):
+            simulate(main, seed=self.seed, limit=2 * self.limit)
         return self
 
-    async def _play(self) -> None:
-        awaited = [life for life in self.lives if life.plan.manner == "gives" and life.plan.leaves == NEVER]
+    def _all_complete(self) -> bool:
+        return all(life.finished < NEVER for life in self.loyal)
+
+    async def _play(self, until: Callable[[Swarm], bool]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._world.run)
             async with trio.open_nursery() as peers:
                 for life in self.lives:
                     peers.start_soon(self._live, life)
-                while trio.current_time() < self.limit and any(life.finished == NEVER for life in awaited):
+                while trio.current_time() < self.limit and not until(self):
                     await trio.sleep(LOOK)
                     self._look(trio.current_time())
                 self.ended = trio.current_time()
@@ -227,28 +271,29 @@ class Swarm:
 
     async def _exchange(self, session: Session, life: Life) -> None:
         plan = life.plan
-        place = self._folder / f"{self.seed}-{life.host.ips[0]}"
+        place = self._place(life)
         if plan.seeds:
             place.write_bytes(self._content)
         if plan.manner == "chokes":
             session.choking.choker = Niggard(plan.slots)
-        life.torrent = await session.add(self._metainfo, output=place, seed_only=plan.seeds)
+        found = await session.add(self._metainfo, output=place, seed_only=plan.seeds)
+        life.transfer = await checked(found)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._announce, life.torrent)
+            nursery.start_soon(self._announce, found, life)
             if plan.manner == "silent":
                 nursery.start_soon(_fall_silent, session, plan.silent_from)
-            await life.torrent.wait_complete()
+            await found.wait_complete()
             life.finished = trio.current_time()
             life.gave = life.sent
             await trio.sleep(plan.lingers)
             nursery.cancel_scope.cancel()
 
-    async def _announce(self, found: Torrent) -> None:
+    async def _announce(self, found: Torrent, life: Life) -> None:
         """Do what a tracker does: name some of those present, now and then."""
-        transfer = await until_checked(found)
+        assert life.transfer is not None
         while True:
-            others = list(self._present)
-            missing = self._neighbours - len(transfer.peers)
+            others = [address for address in self._present if address[0] not in life.host.ips]
+            missing = self._neighbours - len(life.transfer.peers)
             if missing > 0:
                 named = self._rng.sample(others, min(missing, len(others)))
                 found.on_tracker_peers("the simulation", named, None)
@@ -258,11 +303,11 @@ class Swarm:
         together = 0
         pieces = self._metainfo.geometry.piece_count
         for life in self.lives:
-            if life.torrent is None or life.torrent.transfer is None or life.left != NEVER:
+            if life.transfer is None or life.left < NEVER:
                 continue
-            have = life.torrent.transfer.have
+            have = life.transfer.have
             life.shares.append((now, have.count / pieces))
-            if not life.plan.seeds:
+            if not life.plan.seeds and life.plan.manner == "gives":
                 together |= have.to_int()
             if life.sent >= life.plan.leaves_after * self.size:
                 life.scope.cancel()
@@ -271,8 +316,8 @@ class Swarm:
             self.spread_sent = self.copies
 
 
-async def until_checked(found: Torrent) -> Transfer:
-    """Until what is on disk is known."""
+async def checked(found: Torrent) -> Transfer:
+    """The exchange of a torrent, as soon as it is known what is on disk."""
     events = found.events()
     async for event in events:
         if isinstance(event, Checked):
