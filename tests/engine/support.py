@@ -260,10 +260,13 @@ class Caller:
         self._listener = listener
         self.address = address
 
-    async def accept(self, sample: Sample, *, peer_id: bytes | None = None, has: Sequence[int] | None = None) -> Any:
-        """The next one who calls, after the handshakes; ``has`` as in ``Lab.join``."""
+    async def accept(
+        self, sample: Sample, *, peer_id: bytes | None = None, has: Sequence[int] | None = None, after: float = 0.0
+    ) -> Any:
+        """The next one who calls, after the handshakes, ours ``after`` s late; ``has`` as in ``Lab.join``."""
         transport = await self._listener.accept()
         self._lab._stack.callback(transport.close)
+        await trio.sleep(after)
         peer = ScriptedPeer(transport, peer_id=peer_id or self._lab.peer_id())
         await peer.handshake(sample.metainfo.info_hash)
         if has is not None:
