@@ -61,6 +61,7 @@ class SystemUdpSocket:
             raise
         self._socket = sock
         self._closed = False
+        self._ipv6 = family == socket.AF_INET6
         self.local: Address = sock.getsockname()[:2]
 
     async def wait_readable(self) -> None:
@@ -70,7 +71,9 @@ class SystemUdpSocket:
 
     def recvfrom(self) -> tuple[bytes, Address]:
         data, sender = self._socket.recvfrom(limits.UDP_TRACKER_PACKET + 1)
-        return data, (canonical(sender[0]), sender[1])
+        if self._ipv6:  # may hold a zone; what the system says of IPv4 is canonical
+            return data, (canonical(sender[0]), sender[1])
+        return data, sender
 
     def sendto(self, data: bytes, address: Address) -> None:
         self._socket.sendto(data, address)
