@@ -134,9 +134,3 @@ def _prefix(ip: bytes, salt: int) -> int:
     masked = bytearray(a & b for a, b in zip(ip, _MASK4 if len(ip) == 4 else _MASK6, strict=False))
     masked[0] |= salt << 5
     return crc32c(bytes(masked))
-
-
-def random_number_sharing(number: int, bits: int, rng: random.Random) -> int:
-    """A random id that has the first ``bits`` bits of ``number`` and differs in the next one. 0 ≤ ``bits`` < 160."""
-    rest = BITS - bits - 1
-    return (number >> rest ^ 1) << rest | rng.getrandbits(rest) if rest else number ^ 1

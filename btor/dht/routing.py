@@ -1,10 +1,11 @@
 """The routing table (BEP 5, Kademlia): many near nodes, few far ones, each known to answer.
 
 Bucket i holds nodes whose ids share exactly i leading bits with ours: what remains when only the bucket that holds our
-own id is ever split. A node comes in by answering, never by asking or by being named. One of an IP, one of a /24 (or
-/64) in a bucket; a node whose id does not fit its address (BEP 42) makes room for one whose id does.
+own id is ever split. The first buckets have several *rooms*, told apart by the next bits, so that lookups take fewer
+steps; a room holds K nodes. A node comes in by answering, never by asking or by being named. One of an IP, one of a /24
+(or /64) in a bucket; a node whose id does not fit its address (BEP 42) makes room for one whose id does.
 
-Invariant: ``_hosts`` and the buckets hold the same entries.
+Invariant: ``_hosts``, the rooms and, but on loopback, the networks of the buckets hold the same entries.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from btor.dht.contact import BITS, Contact, random_number_sharing
+from btor.dht.contact import BITS, Contact
 from btor.limits import DHT_BUCKET, DHT_FAILURES, DHT_GOOD, DHT_WIDE_BUCKETS
 
 if TYPE_CHECKING:
@@ -21,18 +22,23 @@ if TYPE_CHECKING:
 
 NEVER: Final = float("-inf")
 LOOKS: Final = 8  # at entries in one search for a silent one
+UNFIT: Final = 4  # one node of so many that are named may have an id that does not fit its address
+SCANNED: Final = 48  # nodes looked at, at most, to find enough that are fit to be named
+
+_ROOM_BITS: Final = tuple((size // DHT_BUCKET).bit_length() - 1 for size in DHT_WIDE_BUCKETS)
 
 
 class Entry:
     """A node of the table. Times in monotonic seconds."""
 
-    __slots__ = ("asked", "contact", "failures", "heard")
+    __slots__ = ("asked", "contact", "failures", "gone", "heard")
 
     def __init__(self, contact: Contact, now: float) -> None:
         self.contact = contact
         self.heard = now  # an answer, or a question once it had answered
         self.asked = NEVER
         self.failures = 0  # questions in a row that it left unanswered
+        self.gone = False  # not in the table any more
 
     @property
     def is_bad(self) -> bool:
@@ -40,14 +46,52 @@ class Entry:
         return self.failures >= DHT_FAILURES
 
 
-class Bucket:
-    """Nodes by the number of their id, and who would like to be in, the last one heard of at the end."""
+class _Room:
+    """Nodes by the number of their id, and who would like to be in, the last one that answered at the end."""
 
     __slots__ = ("entries", "spares")
 
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
         self.spares: dict[Contact, float] = {}  # when they answered
+
+    def weakest(self, newcomer: Contact) -> Entry | None:
+        """Who has to go for ``newcomer``: a bad node, else, if its id fits its address, one whose id does not."""
+        for entry in self.entries.values():
+            if entry.is_bad:
+                return entry
+        if newcomer.fits:
+            for entry in self.entries.values():
+                if not entry.contact.fits:
+                    return entry
+        return None
+
+
+class _Bucket:
+    """The rooms of one bucket, and its nodes by their networks."""
+
+    __slots__ = ("networks", "room_bits", "rooms", "shift")
+
+    def __init__(self, bits: int) -> None:
+        self.room_bits = _ROOM_BITS[bits] if bits < len(_ROOM_BITS) else 0
+        self.shift = BITS - 1 - bits - self.room_bits
+        self.rooms = [_Room() for _ in range(1 << self.room_bits)]
+        self.networks: dict[bytes, Entry] = {}
+
+    def index(self, number: int) -> int:
+        """Which room an id belongs to."""
+        return number >> self.shift & (1 << self.room_bits) - 1
+
+    def room(self, number: int) -> _Room:
+        """The room that an id belongs to."""
+        return self.rooms[self.index(number)]
+
+    def __len__(self) -> int:
+        return sum(len(room.entries) for room in self.rooms)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for room in self.rooms:
+            yield from room.entries.values()
 
 
 class Table:
@@ -56,7 +100,7 @@ class Table:
     def __init__(self, own: bytes, *, loopback_is_public: bool = False) -> None:
         self.own = int.from_bytes(own)
         self._public_loopback = loopback_is_public
-        self._buckets: dict[int, Bucket] = {}
+        self._buckets: dict[int, _Bucket] = {}
         self._hosts: dict[bytes, Entry] = {}
         self._round: deque[Entry] = deque()  # who is looked at next; entries that are gone leave it late
 
@@ -65,7 +109,7 @@ class Table:
 
     def __iter__(self) -> Iterator[Entry]:
         for bits in sorted(self._buckets):
-            yield from self._buckets[bits].entries.values()
+            yield from self._buckets[bits]
 
     def bits_shared(self, number: int) -> int:
         """How many leading bits an id has in common with ours: its bucket. 160 for our own."""
@@ -73,22 +117,24 @@ class Table:
 
     def buckets(self) -> dict[int, int]:
         """How many nodes each bucket holds that has any."""
-        return {bits: len(self._buckets[bits].entries) for bits in sorted(self._buckets) if self._buckets[bits].entries}
+        return {bits: len(self._buckets[bits]) for bits in sorted(self._buckets) if len(self._buckets[bits])}
 
     def find(self, contact: Contact) -> Entry | None:
         """The entry of exactly this node."""
         entry = self._hosts.get(self._host(contact))
-        return entry if entry is not None and entry.contact is contact else self._same(entry, contact)
+        return entry if entry is not None and entry.contact.compact == contact.compact else None
 
     def wants(self, contact: Contact) -> bool:
         """Whether a node that is not in the table would get a place, or one to wait in, if it answered."""
         if contact.number == self.own or self._host(contact) in self._hosts:
             return False
-        bits = self.bits_shared(contact.number)
-        bucket = self._buckets.get(bits)
-        if bucket is None or len(bucket.entries) < capacity(bits):
+        bucket = self._buckets.get(self.bits_shared(contact.number))
+        if bucket is None:
             return True
-        return not bucket.spares or any(entry.failures for entry in bucket.entries.values())
+        room = bucket.room(contact.number)
+        if len(room.entries) < DHT_BUCKET or not room.spares:
+            return True
+        return any(entry.failures for entry in room.entries.values())
 
     # -- what happens -----------------------------------------------------------------------------------------------
 
@@ -111,7 +157,7 @@ class Table:
         entry = self._hosts.get(self._host(contact))
         if entry is None:
             self._insert(contact, now)
-        elif self._same(entry, contact) is not None:
+        elif entry.contact.compact == contact.compact:
             entry.heard = now
             entry.failures = 0
         elif entry.contact.address == contact.address or entry.failures:
@@ -124,13 +170,10 @@ class Table:
         if entry is None:
             return
         entry.failures += 1
-        bits = self.bits_shared(contact.number)
-        spares = self._buckets[bits].spares
+        spares = self._buckets[self.bits_shared(contact.number)].room(contact.number).spares
         while entry.is_bad and spares:
             spare, heard = spares.popitem()
-            if self._host(spare) not in self._hosts:
-                self._remove(entry)
-                self._insert(spare, heard)
+            if self._host(spare) not in self._hosts and self._insert(spare, heard):
                 return
 
     def forget(self, contact: Contact) -> None:
@@ -141,45 +184,75 @@ class Table:
 
     def rebase(self, own: bytes) -> None:
         """Our id is another now."""
-        entries = list(self._hosts.values())
+        entries = sorted(self._hosts.values(), key=lambda entry: entry.heard)
         self.own = int.from_bytes(own)
         self._buckets.clear()
         self._hosts.clear()
         self._round.clear()
-        for entry in sorted(entries, key=lambda entry: entry.heard):
+        for entry in entries:
             if self._insert(entry.contact, entry.heard):
                 self._hosts[self._host(entry.contact)].failures = entry.failures
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
     def closest(self, target: int, count: int = DHT_BUCKET) -> list[Contact]:
-        """Up to ``count`` nodes that last answered, the closest to ``target`` first."""
+        """Up to ``count`` nodes that last answered, the closest to ``target`` first.
+
+        Nodes whose id does not fit their address are a quarter of them at most, while there are enough others: else a
+        crowd of them around the target would be all that anybody is told.
+        """
         found: list[Contact] = []
-        shared = self.bits_shared(target)
-        # Seen from the target: first who shares one bit more with it than we do, then all that are closer to us than
-        # that, then the other buckets, nearest to ours first. Only inside each group is there anything to sort.
-        own = self._buckets.get(shared)
-        if own is not None:
-            _gather(own.entries, target, count, found)
-        if len(found) < count:
-            nearer: dict[int, Entry] = {}
-            for bits, bucket in self._buckets.items():
-                if bits > shared:
-                    nearer.update(bucket.entries)
-            _gather(nearer, target, count, found)
-        for bits in range(shared - 1, -1, -1):
-            if len(found) >= count:
+        unfit: list[Contact] = []
+        left = SCANNED
+        for entries in self._groups(target):
+            for number in sorted(entries, key=target.__xor__):
+                entry = entries[number]
+                if entry.failures:
+                    continue
+                if entry.contact.fits:
+                    found.append(entry.contact)
+                else:
+                    unfit.append(entry.contact)
+                if len(found) == count:
+                    break
+            left -= len(entries)
+            if len(found) == count or (left <= 0 and len(found) + len(unfit) >= count):
                 break
-            bucket_ = self._buckets.get(bits)
-            if bucket_ is not None:
-                _gather(bucket_.entries, target, count, found)
-        return found
+        if unfit:
+            unfit = unfit[: max(count // UNFIT, count - len(found))]
+            found = sorted(found + unfit, key=lambda contact: contact.number ^ target)
+        return found[:count]
+
+    def _groups(self, target: int) -> Iterator[dict[int, Entry]]:
+        """The nodes in groups, each farther from ``target`` than the one before: only inside a group is there to sort.
+
+        First who shares one bit more with it than we do, room by room; then all that are nearer to us than that; then
+        the other buckets, the nearest to us first.
+        """
+        shared = self.bits_shared(target)
+        if shared in self._buckets:
+            yield from self._rooms(self._buckets[shared], target)
+        nearer: dict[int, Entry] = {}
+        for bits, bucket in self._buckets.items():
+            if bits > shared:
+                for room in bucket.rooms:
+                    nearer.update(room.entries)
+        yield nearer
+        for bits in sorted(self._buckets, reverse=True):
+            if bits < shared:
+                yield from self._rooms(self._buckets[bits], target)
+
+    @staticmethod
+    def _rooms(bucket: _Bucket, target: int) -> Iterator[dict[int, Entry]]:
+        nearest = bucket.index(target)
+        for step in range(len(bucket.rooms)):
+            yield bucket.rooms[nearest ^ step].entries
 
     def silent(self, now: float) -> Entry | None:
         """The next node that was not heard of for DHT_GOOD seconds, nor asked in the last third of them."""
         for _ in range(min(LOOKS, len(self._round))):
             entry = self._round.popleft()
-            if self._hosts.get(self._host(entry.contact)) is not entry:
+            if entry.gone:
                 continue
             self._round.append(entry)
             if now - entry.heard >= DHT_GOOD and now - entry.asked >= DHT_GOOD / 3:
@@ -187,14 +260,15 @@ class Table:
         return None
 
     def target_near(self, contact: Contact, rng: random.Random) -> int:
-        """A random id in the bucket of ``contact``: who is asked for it refreshes that bucket."""
-        return random_number_sharing(self.own, min(self.bits_shared(contact.number), BITS - 1), rng)
+        """A random id in the room of ``contact``, a node of the table: who is asked for it refreshes that room."""
+        rest = self._buckets[self.bits_shared(contact.number)].shift
+        return contact.number >> rest << rest | (rng.getrandbits(rest) if rest else 0)
 
     def network_bits(self) -> int:
         """About log2 of the number of nodes there are, by how near the nearest ones of the table are; 0: no idea."""
         count = 0
         for bits in sorted(self._buckets, reverse=True):
-            count += len(self._buckets[bits].entries)
+            count += sum(entry.contact.fits for entry in self._buckets[bits])
             if count >= DHT_BUCKET:
                 return bits + count.bit_length()
         return 0
@@ -206,89 +280,72 @@ class Table:
             return contact.host[:-2]
         return contact.host
 
-    def _shares_network(self, contact: Contact, other: Contact) -> bool:
-        return contact.network == other.network and (self._public_loopback or not contact.is_loopback)
-
-    @staticmethod
-    def _same(entry: Entry | None, contact: Contact) -> Entry | None:
-        return entry if entry is not None and entry.contact.compact == contact.compact else None
+    def _is_limited(self, contact: Contact) -> bool:
+        return self._public_loopback or not contact.is_loopback
 
     def _insert(self, contact: Contact, heard: float) -> bool:
         bits = self.bits_shared(contact.number)
         if bits == BITS:
             return False
-        bucket = self._buckets.setdefault(bits, Bucket())
-        victim = self._in_the_way(bucket, contact)
-        if victim is not None:
-            if not victim.failures:
-                return False  # first come
-        elif len(bucket.entries) >= capacity(bits):
-            victim = _weakest(bucket, contact)
-            if victim is None:
-                bucket.spares.pop(contact, None)
-                bucket.spares[contact] = heard
-                if len(bucket.spares) > DHT_BUCKET:
-                    del bucket.spares[next(iter(bucket.spares))]
+        bucket = self._buckets.get(bits)
+        if bucket is None:
+            bucket = self._buckets[bits] = _Bucket(bits)
+        room = bucket.room(contact.number)
+        victims = self._in_the_way(bucket, room, contact)
+        if any(not victim.failures for victim in victims):
+            return False  # first come
+        if not victims and len(room.entries) >= DHT_BUCKET:
+            weakest = room.weakest(contact)
+            if weakest is None:
+                room.spares.pop(contact, None)
+                room.spares[contact] = heard
+                if len(room.spares) > DHT_BUCKET:
+                    del room.spares[next(iter(room.spares))]
                 return False
-        if victim is not None:
+            victims = [weakest]
+        for victim in victims:
             self._remove(victim)
         entry = Entry(contact, heard)
-        bucket.entries[contact.number] = entry
+        room.entries[contact.number] = entry
         self._hosts[self._host(contact)] = entry
         self._round.append(entry)
+        if self._is_limited(contact):
+            bucket.networks[contact.network] = entry
         return True
 
-    def _in_the_way(self, bucket: Bucket, contact: Contact) -> Entry | None:
-        """An entry that the bucket cannot hold beside ``contact``: of the same id or the same network."""
-        same = bucket.entries.get(contact.number)
-        if same is not None:
-            return same
-        for entry in bucket.entries.values():
-            if self._shares_network(contact, entry.contact):
-                return entry
-        return None
+    def _in_the_way(self, bucket: _Bucket, room: _Room, contact: Contact) -> list[Entry]:
+        """Entries that the bucket cannot hold beside ``contact``: of the same id, and of the same network."""
+        found = []
+        if contact.number in room.entries:
+            found.append(room.entries[contact.number])
+        if self._is_limited(contact):
+            neighbour = bucket.networks.get(contact.network)
+            if neighbour is not None and neighbour not in found:
+                found.append(neighbour)
+        return found
 
     def _remove(self, entry: Entry) -> None:
-        del self._hosts[self._host(entry.contact)]
-        del self._buckets[self.bits_shared(entry.contact.number)].entries[entry.contact.number]
+        contact = entry.contact
+        entry.gone = True
+        bucket = self._buckets[self.bits_shared(contact.number)]
+        del self._hosts[self._host(contact)]
+        del bucket.room(contact.number).entries[contact.number]
+        if self._is_limited(contact):
+            del bucket.networks[contact.network]
 
     def check_invariants(self) -> None:
         """For tests."""
         entries = {id(entry) for entry in self}
         assert entries == {id(entry) for entry in self._hosts.values()}
+        assert entries == {id(entry) for entry in self._round if not entry.gone}
         assert len(entries) == len(self._hosts)
         for bits, bucket in self._buckets.items():
-            assert len(bucket.entries) <= capacity(bits)
-            assert len(bucket.spares) <= DHT_BUCKET
-            for number, entry in bucket.entries.items():
-                assert entry.contact.number == number
-                assert self.bits_shared(number) == bits
-                assert self._hosts[self._host(entry.contact)] is entry
-        assert entries <= {id(entry) for entry in self._round}
-
-
-def capacity(bits: int) -> int:
-    """How many nodes the bucket holds whose ids share ``bits`` bits with ours."""
-    return DHT_WIDE_BUCKETS[bits] if bits < len(DHT_WIDE_BUCKETS) else DHT_BUCKET
-
-
-def _gather(entries: dict[int, Entry], target: int, count: int, found: list[Contact]) -> None:
-    """Add to ``found``, up to ``count``, those that last answered, the closest first."""
-    for number in sorted(entries, key=target.__xor__):
-        entry = entries[number]
-        if not entry.failures:
-            found.append(entry.contact)
-            if len(found) >= count:
-                return
-
-
-def _weakest(bucket: Bucket, contact: Contact) -> Entry | None:
-    """Who has to go for ``contact``: a bad node, else, if its id fits its address, one whose id does not."""
-    for entry in bucket.entries.values():
-        if entry.is_bad:
-            return entry
-    if contact.fits:
-        for entry in bucket.entries.values():
-            if not entry.contact.fits:
-                return entry
-    return None
+            limited = {id(entry) for entry in bucket if self._is_limited(entry.contact)}
+            assert limited == {id(entry) for entry in bucket.networks.values()}
+            for index, room in enumerate(bucket.rooms):
+                assert len(room.entries) <= DHT_BUCKET
+                assert len(room.spares) <= DHT_BUCKET
+                for number, entry in room.entries.items():
+                    assert entry.contact.number == number
+                    assert (self.bits_shared(number), bucket.index(number)) == (bits, index)
+                    assert self._hosts[self._host(entry.contact)] is entry

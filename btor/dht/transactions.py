@@ -63,11 +63,11 @@ class Transactions(Generic[T]):
 
     def take_slow(self, now: float) -> list[Pending[T]]:
         """Those that have been open for DHT_SLOW seconds; each is told once."""
-        return [pending for pending in _older(self._slow, now - DHT_SLOW) if pending.is_open]
+        return [pending for pending in _overdue(self._slow, DHT_SLOW, now) if pending.is_open]
 
     def take_late(self, now: float) -> list[Pending[T]]:
         """Those that have been open for DHT_TIMEOUT seconds: they are closed."""
-        late = [pending for pending in _older(self._late, now - DHT_TIMEOUT) if pending.is_open]
+        late = [pending for pending in _overdue(self._late, DHT_TIMEOUT, now) if pending.is_open]
         for pending in late:
             self.close(pending.transaction, pending.address)
         return late
@@ -83,8 +83,8 @@ class Transactions(Generic[T]):
         return due
 
 
-def _older(queue: deque[Pending[T]], than: float) -> list[Pending[T]]:
+def _overdue(queue: deque[Pending[T]], patience: float, now: float) -> list[Pending[T]]:
     found = []
-    while queue and queue[0].sent <= than:
+    while queue and queue[0].sent + patience <= now:  # the sum of `next_due`: another would round otherwise
         found.append(queue.popleft())
     return found
