@@ -89,6 +89,7 @@ PEER_LIST_PAUSED: Final = 1_000
 WEED_PERIOD: Final = 10.0  # a full list is not searched more often for what can go
 OWN_ADDRESSES: Final = 64  # a peer can echo our id from any number of addresses
 BANS: Final = 10_000
+BANS_KEPT: Final = 1_000  # in the resume record of a torrent, the latest
 PEER_SHARE_OF_LIST: Final = 0.25  # from one peer's exchange
 TURNOVER_PERIOD: Final = 300.0
 TURNOVER_SHARE: Final = 0.04

@@ -60,6 +60,7 @@ class Keeper:
         self._saving = trio.Lock()
         self._closed = False
         self._hashing: Recheck | None = None
+        self.banned: tuple[str, ...] = ()  # IPs that earlier runs barred
         self._past = (0, 0)  # uploaded and downloaded in earlier runs
         self._saved_bytes = 0  # verified when the record was last written
 
@@ -125,6 +126,8 @@ class Keeper:
                 self._give_records_up(error)
         if record is not None:
             self._past = (record.uploaded, record.downloaded)
+            if not self._options.recheck:
+                self.banned = record.banned
         return record
 
     def _claim(self) -> None:
@@ -156,6 +159,7 @@ class Keeper:
             self._checkpoint = Checkpoint(
                 self._state_dir, self.content, have=self.have, trusted=found.trusted, files=found.files
             )
+            self._checkpoint.banned = self.banned
         if self.seed_only:
             return
         if not self.have.complete:
@@ -185,6 +189,7 @@ class Keeper:
                 if durable:
                     await _in_thread(self._sync)
                 return
+            self._checkpoint.banned = transfer.book.barred
             snapshot = self._checkpoint.snapshot(
                 transfer.have,
                 finished=final or transfer.have.complete,

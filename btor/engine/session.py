@@ -44,9 +44,9 @@ from btor.settings import DEFAULT_PORT, DHT_ROUTERS, PEER_ID_PREFIX, Settings
 from btor.storage import system
 from btor.storage.hashing import processors
 from btor.storage.load import load_metainfo
+from btor.swarm.bans import Bans
 from btor.swarm.dial_budget import DialBudget
 from btor.swarm.own_ips import OwnIps
-from btor.swarm.peerbook import Bans
 from btor.swarm.rates import RateMeter, TokenBucket
 from btor.wire.address import format_address, parse_host_port
 from btor.wire.handshake import Features

@@ -32,6 +32,7 @@ from btor.errors import BtorError, NetworkError, StorageError, UsageError
 from btor.metainfo.paths import display
 from btor.storage.state import StateError
 from btor.swarm.tiers import Tiers
+from btor.wire.address import is_ip
 
 if TYPE_CHECKING:
     from btor.engine.options import AddOptions
@@ -205,6 +206,7 @@ class Torrent:
             self.publish(Warned, message=message)
         transfer = Transfer(self, self.keeper.content, self.keeper.have, self.keeper.device)
         self.transfer = transfer
+        transfer.book.restore_bans(ip for ip in self.keeper.banned if is_ip(ip))
         have = transfer.have
         self._checked = Checked(
             time=self.session.wall_clock(),
@@ -316,7 +318,7 @@ class Torrent:
     # ------------------------------------------------------------------------------------------ what happens
 
     def on_progress(self) -> None:
-        """A piece was verified, or found by the check."""
+        """A piece was verified, or found by the check, or a peer was barred."""
         self.unsaved = True
         self.session.save_soon()
 

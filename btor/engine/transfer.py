@@ -415,6 +415,7 @@ class Transfer:
                 return
             self.book.ban(address, peer_id)
             self.torrent.publish(PeerChange, address=format_address(address), client="", change="banned", reason=reason)
+        self.torrent.on_progress()  # the record names who is barred
         for transfer in self.session.transfers():
             transfer.close_banned(reason)
 

@@ -34,7 +34,7 @@ class Checkpoint:
     """The record of one torrent. One checkpoint at a time: no ``snapshot`` before the ``save`` of the last has ended.
 
     ``have``: the pieces had at the start, ``trusted``: those of them that the last record named; ``files``: the state
-    of the files before the rest was hashed.
+    of the files before the rest was hashed. ``banned``: the IPs that records name from now on.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Checkpoint:
         self._content = content
         self._files = files
         self._durable = trusted.copy()
+        self.banned: tuple[str, ...] = ()
         self._first = True
         self._suspect: set[int] = set()
         self._written: set[int] = set()
@@ -109,6 +110,7 @@ class Checkpoint:
             snapshot.finished,
             snapshot.uploaded,
             snapshot.downloaded,
+            self.banned,
         )
         # A generation that names a piece no longer believed must not be fallen back to.
         forgotten = self._durable.to_int() & ~have.to_int()

@@ -70,6 +70,7 @@ class ResumeRecord:
     ``have``: pieces verified and durable. ``files``: their state, by file index. ``finished``: nothing was written
     after this record, so a later time of a file is somebody else's doing; a record made while downloading is not, and
     then it may be btor's own: a sample of the pieces tells. ``uploaded`` and ``downloaded``: bytes over all runs.
+    ``banned``: the IPs of peers that were proven to send bad data.
     """
 
     info_hash: bytes
@@ -79,12 +80,14 @@ class ResumeRecord:
     finished: bool
     uploaded: int = 0
     downloaded: int = 0
+    banned: tuple[str, ...] = ()
 
 
 def encode(record: ResumeRecord) -> bytes:
     """The sealed bytes of ``record``."""
     body = bencode.encode(
         {
+            b"banned": "\n".join(record.banned).encode("ascii"),
             b"downloaded": record.downloaded,
             b"files": record.files.to_bytes(),
             b"finished": int(record.finished),
@@ -116,14 +119,23 @@ def decode(data: bytes) -> ResumeRecord | None:
                 b"pieces": int(pieces),
                 b"top": bytes(top),
                 b"uploaded": int(uploaded),
+                **rest,
             } if len(files) % _ENTRY.size == 0:
                 held = Bitfield.from_wire(have, pieces)
+                banned = _banned(rest.get(b"banned", b""))
             case _:
                 return None
     except (BencodeError, ValueError):
         return None
     path = Path(os.fsdecode(top))
-    return ResumeRecord(info_hash, path, held, FileStats(files), bool(finished), uploaded, downloaded)
+    return ResumeRecord(info_hash, path, held, FileStats(files), bool(finished), uploaded, downloaded, banned)
+
+
+def _banned(field: object) -> tuple[str, ...]:
+    """The IPs of a record; none in an older one. ValueError."""
+    if not isinstance(field, bytes):
+        raise ValueError("not a string")
+    return tuple(field.decode("ascii").split("\n")) if field else ()
 
 
 def save(state_dir: Path, record: ResumeRecord, *, keep_previous: bool = True) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from btor.limits import (
-    BANS,
+    BANS_KEPT,
     DIAL_FAILURES,
     DIAL_RETRY,
     DIAL_RETRY_USER_MAX,
@@ -31,6 +31,7 @@ from btor.limits import (
     TRUSTED_AFTER_HANDSHAKE,
     WEED_PERIOD,
 )
+from btor.swarm.bans import Bans
 from btor.wire.address import Address, dialable, reach
 
 if TYPE_CHECKING:
@@ -47,31 +48,6 @@ NEVER: Final = float("-inf")
 NO_TICKET: Final = 0
 STALE_TICKETS: Final = 64  # beyond twice the entries: below that, throwing them out is not worth it
 DIAL_RETRY_DOUBLINGS: Final = 16  # by then far over any maximum
-
-
-class Bans:
-    """Who is barred, for all torrents of a session: IPs, and on loopback (address, port) and (address, peer id)."""
-
-    def __init__(self, *, loopback_is_public: bool = False) -> None:
-        self.loopback_is_public = loopback_is_public
-        self._barred: dict[str | Address | tuple[str, bytes], None] = {}  # in order of age
-
-    def add(self, address: Address, peer_id: bytes | None = None) -> None:
-        """Bar a peer. ``address`` holds its listen port; the oldest ban is forgotten above ``BANS``."""
-        ip = address[0]
-        barred: list[str | Address | tuple[str, bytes]] = [ip]
-        if not self.loopback_is_public and reach(ip) == "loopback":
-            barred = [address] if peer_id is None else [address, (ip, peer_id)]
-        for one in barred:
-            self._barred.pop(one, None)
-            self._barred[one] = None
-        while len(self._barred) > BANS:
-            del self._barred[next(iter(self._barred))]
-
-    def bars(self, address: Address, peer_id: bytes | None = None) -> bool:
-        """Whether this address, or at this address this peer id, is barred."""
-        ip = address[0]
-        return ip in self._barred or address in self._barred or (peer_id is not None and (ip, peer_id) in self._barred)
 
 
 class _Entry:
@@ -157,6 +133,7 @@ class PeerBook:
         self._loopback_is_public = loopback_is_public
         self._entries: dict[Key, _Entry] = {}
         self._listen_ports: dict[Address, Address] = {}  # on loopback: the remote end of a connection → listen address
+        self._barred: dict[str, None] = {}  # IPs that this torrent had barred, in this run or before
         self._own: dict[Address, None] = {}  # our own addresses, as dials found out
         self._told: Counter[str] = Counter()  # entries by the peer that told us of them
         self._tickets = NO_TICKET
@@ -358,6 +335,28 @@ class PeerBook:
         self.bans.add(address if entry is None else entry.address, peer_id)
         if entry is not None:
             self._drop(entry)
+        if isinstance(self._key(address), str):
+            self._note_barred(address[0])
+
+    @property
+    def barred(self) -> tuple[str, ...]:
+        """The IPs that this torrent had barred, for the next run: the latest ``BANS_KEPT``.
+
+        None on loopback, where a ban is one of a port, which somebody else has in the next run.
+        """
+        return tuple(self._barred)
+
+    def restore_bans(self, ips: Iterable[str]) -> None:
+        """Bar again whom an earlier run of this torrent had barred."""
+        for ip in ips:
+            self.bans.add((ip, 0))
+            self._note_barred(ip)
+
+    def _note_barred(self, ip: str) -> None:
+        self._barred.pop(ip, None)
+        self._barred[ip] = None
+        while len(self._barred) > BANS_KEPT:
+            del self._barred[next(iter(self._barred))]
 
     def is_banned(self, address: Address, peer_id: bytes | None = None) -> bool:
         """Whether it is barred."""

@@ -28,7 +28,7 @@ from btor.metainfo.torrent_file import Metainfo
 from btor.settings import Settings
 from tests.simulated.network import Host, World
 from tests.simulated.schedule import simulate
-from tests.simulated.scripted_peer import BITFIELD, INTERESTED, PIECE, REQUEST, DisconnectedError, ScriptedPeer
+from tests.simulated.scripted_peer import BITFIELD, INTERESTED, PIECE, REQUEST, DisconnectedError, ScriptedPeer, never
 from tests.storage.torrents import File, random_bytes, stream, torrent
 
 E = TypeVar("E", bound=Event)
@@ -195,7 +195,9 @@ class Lab:
             **(add or {}),
         )
 
-    async def serving(self, sample: Sample, *, up: float | None = None, ip: str = "") -> Address:
+    async def serving(
+        self, sample: Sample, *, up: float | None = None, ip: str = "", spoil: Callable[[int, int], bool] = never
+    ) -> Address:
         """Where a scripted peer seeds ``sample`` to everybody who calls: no session and no disk is behind it."""
         caller = await self.listen(self.host(ip, up=up))
 
@@ -207,7 +209,8 @@ class Lab:
                     continue
                 except trio.ClosedResourceError:
                     return
-                self.nursery.start_soon(peer.serve, sample.content, sample.metainfo.geometry.piece_length)
+                length = sample.metainfo.geometry.piece_length
+                self.nursery.start_soon(functools.partial(peer.serve, sample.content, length, spoil=spoil))
 
         self.nursery.start_soon(accept)
         return caller.address

@@ -42,6 +42,7 @@ def the_file(folder: Path, ending: str = "") -> Path:
     ),
     finished=st.booleans(),
     moved=st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)),
+    banned=st.lists(st.ip_addresses().map(str), max_size=4),
     name=st.binary(min_size=1, max_size=20).filter(lambda name: b"/" not in name and b"\0" not in name),
 )
 def test_a_record_comes_back(
@@ -50,6 +51,7 @@ def test_a_record_comes_back(
     stats: list[tuple[int, int, int] | None],
     finished: bool,
     moved: tuple[int, int],
+    banned: list[str],
     name: bytes,
 ) -> None:
     have = Bitfield(size)
@@ -58,7 +60,7 @@ def test_a_record_comes_back(
             have.add(piece)
     top = Path("/somewhere") / ("x" + os.fsdecode(name))
     files = FileStats.of([None if stat is None else FileStat(*stat) for stat in stats])
-    made = ResumeRecord(HASH, top, have, files, finished, *moved)
+    made = ResumeRecord(HASH, top, have, files, finished, *moved, tuple(banned))
     assert decode(encode(made)) == made
     assert [files[index] for index in range(len(files))] == stats
 
@@ -98,6 +100,8 @@ def test_F6_any_cut_and_any_addition_is_not_believed() -> None:
         "a bitfield that does not fit",
         "files cut in the middle",
         "a number for a string",
+        "a number for addresses",
+        "addresses that are no text",
     ],
 )
 def test_a_sealed_record_of_something_else_is_not_believed(body: bytes | str) -> None:
@@ -109,8 +113,20 @@ def test_a_sealed_record_of_something_else_is_not_believed(body: bytes | str) ->
         whole[b"files"] = bytes(23)
     elif body == "a number for a string":
         whole[b"top"] = 1
+    elif body == "a number for addresses":
+        whole[b"banned"] = 1
+    elif body == "addresses that are no text":
+        whole[b"banned"] = b"\xff"
     raw = body if isinstance(body, bytes) else bencode.encode(whole)
     assert decode(resume.MAGIC + hashlib.sha256(resume.MAGIC + raw).digest() + raw) is None
+
+
+def test_a_record_from_before_bans_were_kept_is_believed() -> None:
+    whole = bencode.decode(encode(record())[len(resume.MAGIC) + 32 :], depth=2, tokens=100)
+    assert isinstance(whole, dict)
+    del whole[b"banned"]
+    raw = bencode.encode(whole)
+    assert decode(resume.MAGIC + hashlib.sha256(resume.MAGIC + raw).digest() + raw) == record()
 
 
 def test_another_version_is_not_believed() -> None:

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from btor.limits import (
     BANS,
+    BANS_KEPT,
     DIAL_FAILURES,
     DIAL_RETRY,
     DIAL_RETRY_USER_MAX,
@@ -28,8 +29,9 @@ from btor.limits import (
     TRUSTED_AFTER_HANDSHAKE,
     WEED_PERIOD,
 )
+from btor.swarm.bans import Bans
 from btor.swarm.dial_budget import DialBudget
-from btor.swarm.peerbook import RANK, STALE_TICKETS, Bans, PeerBook, PeerSource
+from btor.swarm.peerbook import RANK, STALE_TICKETS, PeerBook, PeerSource
 from btor.wire.address import Address
 
 A: Address = ("9.0.0.1", 6881)
@@ -598,6 +600,35 @@ def test_bans_are_bounded_and_the_oldest_goes() -> None:
     assert not bans.bars(public(1))
     assert bans.bars(public(0))
     assert bans.bars(public(BANS))
+
+
+def test_bans_are_kept_for_the_next_run() -> None:
+    bans = Bans()
+    first, second = PeerBook(random.Random(1), bans=bans), PeerBook(random.Random(1), bans=bans)
+    for address in (A, B, LOOP):
+        first.ban(address)
+    second.ban(C)
+    assert first.barred == (A[0], B[0])  # on loopback another peer may have that port then
+    again = book()
+    again.restore_bans(first.barred)
+    assert again.is_banned((A[0], 9))
+    assert not again.is_banned(C)
+    assert again.barred == first.barred
+    public_loopback = book(loopback_is_public=True)
+    public_loopback.ban(LOOP)
+    assert public_loopback.barred == (ME,)
+
+
+def test_bans_that_are_kept_are_bounded_and_the_oldest_goes() -> None:
+    peers = book()
+    for index in range(BANS_KEPT):
+        peers.ban(public(index))
+    assert len(peers.barred) == BANS_KEPT
+    peers.ban(public(0))
+    peers.ban(public(BANS_KEPT))
+    assert len(peers.barred) == BANS_KEPT
+    assert public(1)[0] not in peers.barred
+    assert peers.barred[-2:] == (public(0)[0], public(BANS_KEPT)[0])
 
 
 # --- bounds of the list ----------------------------------------------------------------------------------------------
