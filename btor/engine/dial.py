@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -69,14 +69,14 @@ async def initiate(transport: Transport, info_hash: bytes, peer_id: bytes, featu
 
 
 async def accept(
-    transport: Transport, find: Callable[[bytes], Joinable | None], peer_id: bytes, features: Features
+    transport: Transport, find: Callable[[bytes], Joinable | None], peer_id: bytes
 ) -> tuple[Joinable, Handshake]:
     """Our side of an incoming handshake. PeerError for a torrent that is not here; OSError."""
     head = await read_exactly(transport, INFO_HASH_END)
     found = find(decode_info_hash(head))
     if found is None:
         raise PeerError("asks for a torrent that is not here")
-    await send_all(transport, encode_handshake(found.info_hash, peer_id, features.encode()))
+    await send_all(transport, encode_handshake(found.info_hash, peer_id, found.features.encode()))
     return found, decode_handshake(await read_exactly(transport, limits.HANDSHAKE, head))
 
 
@@ -86,6 +86,18 @@ class Joinable(Protocol):
     book: PeerBook
     dialling: int
     info_hash: bytes
+
+    @property
+    def features(self) -> Features:
+        """What we promise in a handshake."""
+
+    @property
+    def active(self) -> bool:
+        """Whether connections are taken in."""
+
+    @property
+    def peers(self) -> Mapping[int, object]:
+        """Those that are connected, by key."""
 
     @property
     def wants_peers(self) -> bool:
@@ -181,7 +193,7 @@ class Dialler:
             finally:
                 session.dial_budget.on_finished(address[0])
             with trio.fail_after(limits.HANDSHAKE_TIMEOUT):
-                answer = await initiate(transport, transfer.info_hash, session.peer_id, session.features)
+                answer = await initiate(transport, transfer.info_hash, session.peer_id, transfer.features)
             session.outage.on_contact(trio.current_time())
         except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as error:
             self._on_failed(transfer, address, error)
@@ -197,6 +209,6 @@ class Dialler:
                     peer_id=answer.peer_id,
                     address=address,
                     incoming=False,
-                    features=session.features & Features.decode(answer.reserved),
+                    features=transfer.features & Features.decode(answer.reserved),
                 )
             )

@@ -40,6 +40,17 @@ class Started(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataArrived(Event):
+    """For magnets: the info dictionary is there. Before, the torrent has neither size nor pieces."""
+
+    event: ClassVar[str] = "metadata"
+    name: str
+    total_bytes: int
+    piece_length: int
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checked(Event):
     """What was on disk is known. ``from``: the resume record, hashing, or nothing was there."""
 

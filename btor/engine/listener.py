@@ -87,7 +87,7 @@ class Porter:
         adopted = False
         try:
             with scope:
-                transfer, said = await accept(transport, session.find_listening, session.peer_id, session.features)
+                transfer, said = await accept(transport, session.find_listening, session.peer_id)
                 adopted = True
             session.outage.on_contact(trio.current_time())
         except (OSError, PeerError, trio.ClosedResourceError) as error:
@@ -108,6 +108,6 @@ class Porter:
                     peer_id=said.peer_id,
                     address=transport.remote,
                     incoming=True,
-                    features=session.features & Features.decode(said.reserved),
+                    features=transfer.features & Features.decode(said.reserved),
                 )
             )

@@ -21,3 +21,4 @@ class AddOptions:
     wait_for_space: bool
     max_download: int | None
     max_upload: int | None
+    metadata_only: bool

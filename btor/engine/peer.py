@@ -57,6 +57,8 @@ class Peer(Sender):
         self.source = transfer.picker.add_source(self.key)
         self.queue = RequestQueue()
         self._early = connection.early
+        self.was_parked = connection.early is not None  # it was connected before the metadata was there
+        self._speaks_dht = features.dht and not transfer.metainfo.private
         begun = b"" if connection.early is None else connection.early.tail
         self._reader = wire.MessageReader(transfer.geometry, fast=features.fast, begun=begun)
         # states of both sides, BEP 3
@@ -101,6 +103,8 @@ class Peer(Sender):
             self._out += wire.encode_bitfield(have.to_wire())
         if self.extended is not None:
             self._out += self.extended.greet()
+        if self._speaks_dht and self._early is None:
+            self._out += self.session.port_message(self.address[0])
         if self._early is not None:
             for item in self._early.replay(have.size):
                 self._on_message(item, self.last_received)
@@ -194,7 +198,10 @@ class Peer(Sender):
         elif kind == wire.EXTENDED:
             if self.extended is not None:
                 self.extended.on_message(item[1], now)  # type: ignore[arg-type]  # bytes
-        elif self.fast is not None and kind != wire.PORT:
+        elif kind == wire.PORT:
+            if self._speaks_dht:
+                self.session.on_dht_port(self.address[0], item[1])  # type: ignore[arg-type]  # a port carries one int
+        elif self.fast is not None:
             self.fast.on_message(item, now)
 
     def _on_choke(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from btor.engine.events import Failed, Progress, Started, State
+from btor.engine.events import Failed, MetadataArrived, Progress, Started, State
 
 if TYPE_CHECKING:
     from btor.engine.torrent import Torrent
@@ -18,15 +18,29 @@ FAILURES_SHOWN: Final = 2  # reasons of trackers that failed, the latest
 
 def started(torrent: Torrent) -> Started:
     """It is part of the session."""
-    geometry = torrent.metainfo.geometry
+    geometry = torrent.metainfo.geometry if torrent.has_metadata else None
+    hint = 0 if torrent.magnet is None else torrent.magnet.length or 0
     return Started(
+        time=torrent.session.wall_clock(),
+        info_hash=torrent.info_hash.hex(),
+        name=torrent.name,
+        total_bytes=hint if geometry is None else geometry.total_length,
+        piece_length=0 if geometry is None else geometry.piece_length,
+        pieces=0 if geometry is None else geometry.piece_count,
+        port=torrent.session.port,
+    )
+
+
+def metadata_arrived(torrent: Torrent) -> MetadataArrived:
+    """It is known what the torrent of a magnet is."""
+    geometry = torrent.metainfo.geometry
+    return MetadataArrived(
         time=torrent.session.wall_clock(),
         info_hash=torrent.info_hash.hex(),
         name=torrent.name,
         total_bytes=geometry.total_length,
         piece_length=geometry.piece_length,
         pieces=geometry.piece_count,
-        port=torrent.session.port,
     )
 
 
@@ -43,6 +57,8 @@ def failed(torrent: Torrent, error: BtorError) -> Failed:
 
 def progress(torrent: Torrent, state: State) -> Progress:
     """How it stands now. ``state``: as far as the torrent knows; `downloading` becomes `waiting` when nothing comes."""
+    if not torrent.has_metadata:
+        return _without_metadata(torrent, state)
     transfer = torrent.transfer
     geometry = torrent.metainfo.geometry
     have = torrent.keeper.have.count if transfer is None else transfer.have.count
@@ -71,6 +87,43 @@ def progress(torrent: Torrent, state: State) -> Progress:
         eta=left / rate if rate and left and state == "downloading" else None,
         reason=_reason(torrent, state),
         checked_pieces=torrent.keeper.checked_pieces,
+    )
+
+
+def _without_metadata(torrent: Torrent, state: State) -> Progress:
+    """How a torrent stands of which nothing is known but its info-hash."""
+    gathering, tiers = torrent.gathering, torrent.tiers
+    peers = 0 if gathering is None else len(gathering.peers)
+    have, size = (0, 0) if gathering is None else gathering.fetch.progress
+    parts = [_trackers(torrent)] if tiers.total else []
+    if torrent.session.dht.nodes:
+        parts.append("DHT")
+    parts.append(f"{peers} peer" + ("" if peers == 1 else "s"))
+    if size:
+        parts.append(f"{have} of {size} bytes of metadata")
+    elif peers:
+        parts.append("none has the metadata")
+    elif gathering is not None and gathering.dialling:
+        parts.append(f"connecting to {gathering.dialling}")
+    elif gathering is not None and len(gathering.book):
+        parts.append(f"{len(gathering.book)} known, none reached")
+    return Progress(
+        time=torrent.session.wall_clock(),
+        info_hash=torrent.info_hash.hex(),
+        state=state,
+        done_bytes=0,
+        total_bytes=0,
+        have_pieces=0,
+        pieces=0,
+        down_rate=0.0,
+        up_rate=0.0,
+        downloaded=0 if gathering is None else gathering.received,
+        uploaded=0,
+        wasted=0,
+        peers=peers,
+        seeds=0,
+        eta=None,
+        reason="no metadata: " + ", ".join(parts) if state == "metadata" else "",
     )
 
 

@@ -23,12 +23,13 @@ from btor.engine.counters import Counters
 from btor.engine.descriptors import share_out
 from btor.engine.dht import Dht
 from btor.engine.dht_announce import DhtAnnouncer
-from btor.engine.dial import Dialler
+from btor.engine.dial import Dialler, Joinable
 from btor.engine.disk import Disk
 from btor.engine.events import Event
 from btor.engine.feed import Feed, Subscription
 from btor.engine.gulps import Gulps
 from btor.engine.hashers import Hashers
+from btor.engine.identify import identify
 from btor.engine.limiter import Pacer
 from btor.engine.listener import Porter
 from btor.engine.options import AddOptions
@@ -39,17 +40,18 @@ from btor.engine.transport import Address, Listener, Network, TcpNetwork, Transp
 from btor.engine.udp import UdpHub, open_udp_sockets
 from btor.engine.upload import SendBuffer
 from btor.errors import NetworkError, UsageError
+from btor.metainfo.magnet import Magnet
 from btor.metainfo.torrent_file import Metainfo
 from btor.settings import DEFAULT_PORT, DHT_ROUTERS, PEER_ID_PREFIX, Settings
 from btor.storage import system
 from btor.storage.hashing import processors
-from btor.storage.load import load_metainfo
 from btor.swarm.bans import Bans
 from btor.swarm.dial_budget import DialBudget
 from btor.swarm.own_ips import OwnIps
 from btor.swarm.rates import RateMeter, TokenBucket
 from btor.wire.address import format_address, parse_host_port
 from btor.wire.handshake import Features
+from btor.wire.messages import encode_port
 
 if TYPE_CHECKING:
     from btor.engine.sending import Sender
@@ -61,7 +63,6 @@ _log = logging.getLogger(__name__)
 TICK: Final = 1.0  # s
 FLUSH_DELAY: Final = 0.01  # s in which small messages are gathered
 PORTS_TRIED: Final = 11
-LARGE_TORRENT: Final = limits.MIB  # a larger file is parsed in a thread
 
 
 class PortTakenError(NetworkError):
@@ -92,7 +93,7 @@ class Session:
         self.bans = Bans(loopback_is_public=settings.loopback_is_public)
         self.dial_budget = DialBudget(loopback_is_public=settings.loopback_is_public)
         self.choking = Choking(settings.upload_slots, self._peers, rng)
-        self.dialler = Dialler(self, self.transfers)
+        self.dialler = Dialler(self, self.exchanges)
         self.outage = Outage(self)
         self.torrents: dict[bytes, Torrent] = {}
         self.own_ips = OwnIps()
@@ -112,7 +113,7 @@ class Session:
 
     async def add(
         self,
-        source: str | Path | Metainfo,
+        source: str | Path | Metainfo | Magnet,
         *,
         directory: str | Path = ".",
         output: str | Path | None = None,
@@ -126,23 +127,30 @@ class Session:
         wait_for_space: bool = False,
         max_download: int | None = None,
         max_upload: int | None = None,
+        metadata_only: bool = False,
     ) -> Torrent:
-        """Add a torrent and start it. ``source``: a .torrent file's path, or its parsed content.
+        """Add a torrent and start it. ``source``: a .torrent file's path, or its parsed content; a magnet URI, or the
+        40 hexadecimal digits of an info-hash, or what they are parsed into: then peers are asked for the metadata.
 
         Its content goes below ``directory``, or is ``output`` itself. ``seed_only``: ``output`` (or ``directory``) is
         the content, or the folder that holds it, and is never written; incomplete content is an error unless
         ``partial``. ``overwrite``: a file in the way that holds nothing valid is replaced. ``recheck``: the resume
-        record is not believed. ``peers``: addresses to connect to beside those of the trackers. ``sync``: complete
-        means durable on disk. ``wait_for_space``: a full disk is waited out. Rates in bytes/s.
+        record is not believed. ``metadata_only``: it ends when `Torrent.wait_metadata` has it. ``peers``: addresses to
+        connect to beside those of the trackers. ``sync``: complete means durable on disk. ``wait_for_space``: a full
+        disk is waited out. Rates in bytes/s.
 
         One that is just being removed is waited for. MetainfoError, StorageError (the torrent file), UsageError (a bad
         peer address, it is here already).
         """
         named = [parse_host_port(peer) if isinstance(peer, str) else peer for peer in peers]
-        metainfo = source if isinstance(source, Metainfo) else await _load(Path(source))
-        while (here := self.torrents.get(metainfo.info_hash)) is not None:
+        metainfo, magnet = await identify(source, self.settings.state_dir)
+        info_hash = (
+            metainfo.info_hash if metainfo is not None else magnet.info_hashes.v1 if magnet is not None else None
+        )
+        assert info_hash is not None
+        while (here := self.torrents.get(info_hash)) is not None:
             if not here.removed:
-                raise UsageError(f"the torrent {metainfo.name} is here already")
+                raise UsageError(f"the torrent {here.name} is here already")
             await here.gone.wait()
         options = AddOptions(
             place=Path(output if output is not None else directory),
@@ -156,8 +164,9 @@ class Session:
             wait_for_space=wait_for_space,
             max_download=max_download,
             max_upload=max_upload,
+            metadata_only=metadata_only,
         )
-        torrent = self.torrents[metainfo.info_hash] = Torrent(self, metainfo, options)
+        torrent = self.torrents[info_hash] = Torrent(self, metainfo, options, magnet)
         torrent.tell_started()
         self._inner.start_soon(self._live, torrent, named)
         return torrent
@@ -190,10 +199,24 @@ class Session:
         for transfer in self.transfers():
             yield from transfer.peers.values()
 
-    @property
-    def features(self) -> Features:
-        """What we promise in a handshake."""
-        return Features(extensions=True, fast=True)
+    def exchanges(self) -> Iterator[Joinable]:
+        """Where connections can go: the torrents that are past their check, or have no metadata yet."""
+        for torrent in self.torrents.values():
+            if torrent.exchange is not None:
+                yield torrent.exchange
+
+    def features(self, *, private: bool) -> Features:
+        """What we promise in a handshake of a torrent."""
+        return Features(extensions=True, fast=True, dht=bool(self.dht.nodes) and not private)
+
+    def port_message(self, ip: str) -> bytes:
+        """The message to a peer at ``ip`` that says where our DHT node is; empty where there is none."""
+        port = self.dht.port(ipv6=":" in ip) if self.dht.nodes else 0
+        return encode_port(port) if port else b""
+
+    def on_dht_port(self, ip: str, port: int) -> None:
+        """A peer at ``ip`` has a DHT node at ``port``."""
+        self.dht.add_node((ip, port))
 
     def on_own_ip(self, voter: str, ip: str) -> None:
         """A peer at ``voter`` sees us at ``ip``."""
@@ -202,12 +225,12 @@ class Session:
     @property
     def has_room(self) -> bool:
         """Whether one more connection with a peer leaves descriptors for all else."""
-        return sum(len(transfer.peers) + transfer.dialling for transfer in self.transfers()) < self.shares.peers
+        return sum(len(exchange.peers) + exchange.dialling for exchange in self.exchanges()) < self.shares.peers
 
     @property
     def has_peers(self) -> bool:
         """Whether any torrent has a peer."""
-        return any(transfer.peers for transfer in self.transfers())
+        return any(exchange.peers for exchange in self.exchanges())
 
     def on_time_missed(self, now: float, unseen: float) -> None:
         """Much time has passed without us; of it ``unseen`` s are not on our clock."""
@@ -219,12 +242,12 @@ class Session:
         """Who brought and took least for its time here."""
         return min(self._peers(), key=lambda peer: peer.worth(now), default=None)
 
-    def find_listening(self, info_hash: bytes) -> Transfer | None:
+    def find_listening(self, info_hash: bytes) -> Joinable | None:
         """The active torrent that an incoming connection asks for."""
         torrent = self.torrents.get(info_hash)
-        if torrent is None or torrent.transfer is None or not torrent.transfer.active:
+        if torrent is None or torrent.exchange is None or not torrent.exchange.active:
             return None
-        return torrent.transfer
+        return torrent.exchange
 
     async def connect(self, address: Address) -> Transport:
         """Open a connection from our address of the same family. OSError."""
@@ -406,15 +429,6 @@ class Session:
             for torrent in list(self.torrents.values()):
                 if torrent.unsaved:
                     await torrent.save()
-
-
-async def _load(path: Path) -> Metainfo:
-    # a large file takes a while to parse: in a thread, which a small one is not worth
-    try:
-        large = os.path.getsize(path) > LARGE_TORRENT  # noqa: ASYNC240  # one stat
-    except OSError:
-        large = False  # load_metainfo says what is wrong
-    return await trio.to_thread.run_sync(load_metainfo, path) if large else load_metainfo(path)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import trio
 
 from btor import limits
 from btor.engine import report
+from btor.engine.announcing import Announcing
 from btor.engine.background import see_through
 from btor.engine.disk import NO_SPACE
 from btor.engine.events import (
@@ -21,15 +22,19 @@ from btor.engine.events import (
     Seeding,
     State,
     Stopped,
-    TrackerAnswer,
     Warned,
 )
 from btor.engine.feed import Feed, Subscription
 from btor.engine.keeper import Keeper
 from btor.engine.lookup import look_up
+from btor.engine.metadata import MetadataExchange
 from btor.engine.transfer import Transfer
 from btor.errors import BtorError, NetworkError, StorageError, UsageError
-from btor.metainfo.paths import display
+from btor.metainfo.from_magnet import torrent_of
+from btor.metainfo.magnet import Magnet
+from btor.metainfo.paths import display, safe_name
+from btor.metainfo.torrent_file import Metainfo, parse_torrent
+from btor.storage import metadata as stored_metadata
 from btor.storage.state import StateError
 from btor.swarm.tiers import Tiers
 from btor.wire.address import is_ip
@@ -38,34 +43,47 @@ if TYPE_CHECKING:
     from btor.engine.options import AddOptions
     from btor.engine.session import Session
     from btor.engine.transport import Address
-    from btor.metainfo.torrent_file import Metainfo
+    from btor.swarm.peerbook import PeerSource
 
 _log = logging.getLogger(__name__)
 
+LARGE: Final = limits.MIB  # a larger torrent is parsed in a thread
 SEEDING_PERIOD: Final = 10.0  # s between two `seeding` events
 
 
-class Torrent:
-    """Made by `Session.add`. ``transfer`` is there from the end of the check on."""
+class Torrent(Announcing):
+    """Made by `Session.add`. ``transfer`` is there from the end of the check on.
 
-    def __init__(self, session: Session, metainfo: Metainfo, options: AddOptions) -> None:
+    ``magnet``: what it was added by, None for a torrent file. ``keeper`` is there as soon as the metadata is.
+    """
+
+    def __init__(
+        self, session: Session, metainfo: Metainfo | None, options: AddOptions, magnet: Magnet | None = None
+    ) -> None:
         self.session = session
-        self.metainfo = metainfo
-        self.info_hash = metainfo.info_hash
+        self.magnet = magnet
         self.options = options
         self.error: BtorError | None = None
         self.bug: BaseException | None = None  # what ended it unexpectedly
+        self.gathering: MetadataExchange | None = None
         self.transfer: Transfer | None = None
         self.unsaved = False  # something changed that the resume record does not know
         self.feed = Feed(session.feed)
-        self.keeper = Keeper(session, metainfo, options)
-        # what the announcer asks for
-        self.key = session.rng.randrange(1 << 32)
-        enabled = options.trackers_enabled and session.settings.trackers
-        self.tiers = Tiers(metainfo.trackers if enabled else (), session.rng, private=metainfo.private)
+        self.keeper: Keeper
+        self.tiers: Tiers
+        self.key = session.rng.randrange(1 << 32)  # for announces
         self.tracker_failures: dict[str, str] = {}  # of trackers that failed when last asked, the latest at the end
         self._added = trio.current_time()
-        self._state: State = "checking"
+        self._metainfo: Metainfo | None = None
+        self._metadata = trio.Event()
+        if metainfo is not None:
+            self._learn(metainfo)
+            self.info_hash = metainfo.info_hash
+        else:
+            assert magnet is not None
+            self.info_hash = magnet.info_hash
+            self._set_trackers([(url,) for url in magnet.trackers], private=False)
+        self._state: State = "metadata" if metainfo is None else "checking"
         self._checked: Checked | None = None
         self._completed: Complete | None = None
         self._complete = trio.Event()
@@ -84,9 +102,24 @@ class Torrent:
     # ------------------------------------------------------------------------------------------ for programs
 
     @property
+    def metainfo(self) -> Metainfo:
+        """What the torrent is; UsageError while that is not known."""
+        if self._metainfo is None:
+            raise UsageError(f"the metadata of {self.name} is not here yet")
+        return self._metainfo
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether it is known what the torrent is."""
+        return self._metainfo is not None
+
+    @property
     def name(self) -> str:
-        """The torrent's name, safe to show and to use as a file name."""
-        return self.metainfo.name
+        """The torrent's name, safe to show and to use as a file name; that of the magnet while it is not known."""
+        if self._metainfo is not None:
+            return self._metainfo.name
+        named = None if self.magnet is None else self.magnet.name
+        return safe_name((named or "").encode("utf-8", "replace"), self.info_hash.hex())
 
     @property
     def complete(self) -> bool:
@@ -101,7 +134,7 @@ class Torrent:
     @property
     def uploaded_before(self) -> int:
         """Bytes that were uploaded in earlier runs, as the resume record has it; ``status`` counts from the start."""
-        return self.keeper.uploaded_before
+        return self.keeper.uploaded_before if self.has_metadata else 0
 
     def events(self) -> Subscription:
         """What happens, beginning with a snapshot; ends when the torrent does."""
@@ -115,6 +148,15 @@ class Torrent:
         if self.complete:
             return
         raise self.error or self.bug or UsageError(f"the torrent {self.name} was removed")
+
+    async def wait_metadata(self) -> Metainfo:
+        """What the torrent is, as soon as that is known. Raises what ended it before, of right a BtorError."""
+        async with trio.open_nursery() as nursery:
+            for event in (self._metadata, self._ended):
+                nursery.start_soon(_wait_then_cancel, event, nursery.cancel_scope)
+        if self._metainfo is None:
+            raise self.error or self.bug or UsageError(f"the torrent {self.name} was removed")
+        return self._metainfo
 
     async def pause(self) -> None:
         """Leave the swarm: peers are closed, trackers told, what was received is kept."""
@@ -160,6 +202,8 @@ class Torrent:
     def snapshot(self) -> list[Event]:
         """The events that tell a newcomer how things stand."""
         events: list[Event] = [report.started(self)]
+        if self.magnet is not None and self.has_metadata:
+            events.append(report.metadata_arrived(self))
         if self._checked is not None:
             events.append(self._checked)
         if self._completed is not None:
@@ -183,10 +227,19 @@ class Torrent:
         """The whole life, until removed or failed. ``peers``: (host name or IP, port), as the user named them."""
         try:
             with self._life:
+                named: list[tuple[Address, PeerSource]] = [(peer, "user") for peer in peers]
+                if self.magnet is not None:
+                    named += [(peer, "magnet") for peer in self.magnet.peers]
+                if self._metainfo is None:
+                    await self._get_metadata(named)
+                else:
+                    self._metadata.set()
+                if self.options.metadata_only:
+                    return
                 await self._check()
                 async with trio.open_nursery() as nursery:
-                    if peers:
-                        nursery.start_soon(self._name_peers, peers)
+                    if named:
+                        nursery.start_soon(self._name_peers, named)
                     await self._exchange()
         except* BtorError as group:
             self._fail(_leaf(group))
@@ -195,9 +248,80 @@ class Torrent:
             if self.error is not None:
                 if self.transfer is not None:
                     self.transfer.disk.abandon()
-                self.keeper.close()
+                self._let_go()
             self._ended.set()
             self._tell_stopped()
+
+    def _let_go(self) -> None:
+        """Nothing of it is used any more: its files, and connections that nobody took over."""
+        if self.has_metadata:
+            self.keeper.close()
+        if self.gathering is not None:
+            for connection in self.gathering.take_parked():
+                connection.transport.close()
+
+    def _set_trackers(self, tiers: Sequence[Sequence[str]], *, private: bool) -> None:
+        enabled = self.options.trackers_enabled and self.session.settings.trackers
+        self.tiers = Tiers(tiers if enabled else (), self.session.rng, private=private)
+
+    def _learn(self, metainfo: Metainfo) -> None:
+        """It is known now what the torrent is."""
+        self._metainfo = metainfo
+        self.keeper = Keeper(self.session, metainfo, self.options)
+        if self.gathering is None or metainfo.private:
+            self._set_trackers(metainfo.trackers, private=metainfo.private)
+
+    async def _get_metadata(self, named: Sequence[tuple[Address, PeerSource]]) -> None:
+        """Ask peers for the metadata until it is there. MetainfoError: it is invalid."""
+        assert self.magnet is not None
+        gathering = self.gathering = MetadataExchange(self, self.magnet.info_hashes)
+        while (info := gathering.fetch.result) is None:
+            await self._resumed.wait()
+            self._away = trio.Event()
+            with trio.CancelScope() as self._active:
+                self._announce(self.magnet.nodes)
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._name_peers, named)
+                        await gathering.run()
+                        nursery.cancel_scope.cancel()
+                finally:
+                    if gathering.fetch.result is None:
+                        self._leave_swarm()
+                    self._away.set()
+        data = torrent_of(info, self.magnet)
+        metainfo = await trio.to_thread.run_sync(parse_torrent, data) if len(data) > LARGE else parse_torrent(data)
+        if metainfo.private:  # peers of other sources are none of its swarm, and its trackers are asked in turn
+            self._leave_swarm()
+            gathering.book.forget_swarm()
+        self._learn(metainfo)
+        await self._keep_metadata(data)
+        self._state = "checking"
+        self._metadata.set()
+        self.feed.publish(report.metadata_arrived(self))
+
+    async def _keep_metadata(self, data: bytes) -> None:
+        """For the next run."""
+        settings = self.session.settings
+        if settings.state_dir is None:
+            return
+        try:
+            await trio.to_thread.run_sync(stored_metadata.save, settings.state_dir, self.info_hash, data)
+        except StateError as error:
+            if settings.state_dir_required:
+                raise
+            self.publish(Warned, message=f"the metadata cannot be kept: {error}")
+
+    def _announce(self, nodes: Sequence[tuple[str, int]]) -> None:
+        """Let trackers and the DHT know of us. ``nodes``: of the DHT, that the torrent names."""
+        self.session.announcer.add(self)
+        if not (self.has_metadata and self.metainfo.private):
+            self.session.dht.add_named(nodes)
+            self.session.dht_announcer.add(self)
+
+    def _leave_swarm(self) -> None:
+        self.session.announcer.remove(self)
+        self.session.dht_announcer.remove(self)
 
     async def _check(self) -> None:
         began = trio.current_time()
@@ -236,27 +360,25 @@ class Torrent:
             await self._resumed.wait()
             self._away = trio.Event()
             with trio.CancelScope() as self._active:
-                self.session.announcer.add(self)
-                if not self.metainfo.private:
-                    self.session.dht.add_named(self.metainfo.nodes)
-                    self.session.dht_announcer.add(self)
+                self._announce(self.metainfo.nodes)
                 try:
                     await self.transfer.run()
                 finally:
-                    self.session.announcer.remove(self)
-                    self.session.dht_announcer.remove(self)
+                    self._leave_swarm()
                     self._away.set()
 
-    async def _name_peers(self, peers: Sequence[Address]) -> None:
-        """The peers that the user named."""
-        assert self.transfer is not None
-        for host, port in peers:
+    async def _name_peers(self, named: Sequence[tuple[Address, PeerSource]]) -> None:
+        """The peers that the user or the magnet named; a private torrent has none of the latter (BEP 27)."""
+        assert self.exchange is not None
+        for (host, port), source in named:
+            if source == "magnet" and self.has_metadata and self.metainfo.private:
+                continue
             try:
                 addresses = await look_up(self.session.network, host, port)
             except NetworkError as error:
                 self.publish(Warned, message=display(f"peer {host}: {error}"))
                 continue
-            self.transfer.add_peers(addresses, "user")
+            self.exchange.add_peers(addresses, source)
 
     def _fail(self, error: BtorError) -> None:
         if self.error is None:
@@ -313,7 +435,7 @@ class Torrent:
         finally:
             if transfer is not None:
                 transfer.disk.abandon()
-            self.keeper.close()
+            self._let_go()
 
     # ------------------------------------------------------------------------------------------ what happens
 
@@ -393,6 +515,10 @@ class Torrent:
                 if self.keeper.has_space(self.metainfo.geometry.total_length - transfer.done_bytes):
                     self._state = "seeding" if transfer.complete else "downloading"
                     transfer.go_on_asking()
+        elif self.gathering is not None and self.gathering.active:
+            self.gathering.on_tick(now)
+            if self.is_alone and not self.gathering.dialling:
+                self.session.announcer.hurry(self)
         if self.feed.listened and not self._ended.is_set():
             self.feed.publish(self.status())
             if self._state == "seeding" and now >= self._next_seeding and not self.is_paused:
@@ -403,83 +529,6 @@ class Torrent:
         assert transfer is not None
         self._next_seeding = now + SEEDING_PERIOD
         self.publish(Seeding, port=self.session.port, uploaded=transfer.uploaded, peers=len(transfer.peers))
-
-    # ------------------------------------------------------------------------------------------ trackers
-
-    @property
-    def peer_id(self) -> bytes:
-        """20 bytes, for announces."""
-        return self.session.peer_id
-
-    @property
-    def port(self) -> int:
-        """Where peers connect to us, for announces."""
-        return self.session.port
-
-    def announce_counters(self) -> tuple[int, int, int]:
-        """(uploaded, downloaded, left) in bytes since the torrent was added."""
-        transfer = self.transfer
-        if transfer is None:
-            return 0, 0, self.metainfo.geometry.total_length
-        return transfer.uploaded, transfer.downloaded, self.metainfo.geometry.total_length - transfer.done_bytes
-
-    def on_tracker_peers(self, url: str, peers: list[Address], tracker_ip: str | None) -> None:
-        """Peers that the tracker at ``tracker_ip`` named."""
-        if self.transfer is not None:
-            known = self.transfer.add_peers(peers[: limits.TRACKER_PEERS_USED], "tracker", tracker_ip)
-            _log.debug("tracker %s: %d of %d peers may be dialled", url, known, len(peers))
-
-    def on_tracker_answer(
-        self,
-        *,
-        url: str,
-        ok: bool,
-        peers: int,
-        seeders: int | None,
-        leechers: int | None,
-        interval: float | None,
-        message: str,
-    ) -> None:
-        """An announce or a scrape ended."""
-        if ok:
-            self.session.outage.on_contact(trio.current_time())
-        else:
-            self.session.outage.on_failure()
-        self.tracker_failures.pop(url, None)
-        if not ok:
-            self.tracker_failures[url] = message
-        self.publish(
-            TrackerAnswer,
-            url=url,
-            ok=ok,
-            peers=peers,
-            seeders=seeders,
-            leechers=leechers,
-            interval=interval,
-            message=message,
-        )
-
-    @property
-    def is_seed(self) -> bool:
-        """Whether it has everything, for the DHT."""
-        return self.transfer is not None and self.transfer.complete
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether it has no peer."""
-        return self.transfer is None or not self.transfer.peers
-
-    def on_dht_peers(self, peers: list[Address], node_ip: str) -> None:
-        """Peers that the DHT node at ``node_ip`` named."""
-        if self.transfer is not None:
-            known = self.transfer.add_peers(peers, "dht", node_ip)
-            _log.debug("DHT node %s: %d of %d peers may be dialled", node_ip, known, len(peers))
-
-    def on_tracker_switch(self, url: str) -> None:
-        """A private torrent goes over to another tracker: its peers are another swarm's (BEP 27)."""
-        if self.transfer is not None:
-            self.transfer.book.forget_swarm()
-            self.transfer.close_peers(f"the tracker is now {url}")
 
 
 async def _wait_then_cancel(event: trio.Event, scope: trio.CancelScope) -> None:

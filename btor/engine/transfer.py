@@ -25,6 +25,7 @@ from btor.swarm.peerbook import PeerBook
 from btor.swarm.picker import Picker
 from btor.swarm.rates import RateMeter, TokenBucket
 from btor.wire.address import Address, format_address
+from btor.wire.handshake import Features
 from btor.wire.messages import encode_have
 
 if TYPE_CHECKING:
@@ -54,9 +55,12 @@ class Transfer:
         self.info_hash = torrent.info_hash
         self.content = content
         self.have = have
-        self.picker = Picker(self.geometry, have, session.rng)
+        self.picker: Picker = Picker(self.geometry, have, session.rng)
         self.blame = Blame(self.geometry)
-        self.book = PeerBook(session.rng, bans=session.bans, loopback_is_public=session.settings.loopback_is_public)
+        if torrent.gathering is not None:
+            self.book = torrent.gathering.book
+        else:
+            self.book = PeerBook(session.rng, bans=session.bans, loopback_is_public=session.settings.loopback_is_public)
         self.upload = UploadGate(TokenBucket(torrent.options.max_upload, session.upload))
         self.download = TokenBucket(torrent.options.max_download, session.download)
         self.down_meter = RateMeter()
@@ -116,6 +120,9 @@ class Transfer:
                 self._nursery = nursery
                 self.active = True
                 nursery.start_soon(self.disk.run)
+                if self.torrent.gathering is not None:
+                    for connection in self.torrent.gathering.take_parked():
+                        self.adopt(connection)
                 try:
                     await trio.sleep_forever()
                 finally:
@@ -125,6 +132,11 @@ class Transfer:
             self.active = False
             self._nursery = None
             self.book.resize(limits.PEER_LIST_PAUSED)
+
+    @property
+    def features(self) -> Features:
+        """What we promise in a handshake."""
+        return self.session.features(private=self.metainfo.private)
 
     @property
     def wants_peers(self) -> bool:
@@ -196,7 +208,8 @@ class Transfer:
         return ""
 
     async def _serve(self, peer: Peer) -> None:
-        self._tell_peer(peer, "connected", "incoming" if peer.incoming else "outgoing")
+        if not peer.was_parked:  # else that has been told
+            self._tell_peer(peer, "connected", "incoming" if peer.incoming else "outgoing")
         try:
             await peer.run()
         except* PeerError as group:

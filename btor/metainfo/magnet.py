@@ -47,6 +47,12 @@ class Magnet:
     length: int | None = None
     select: tuple[tuple[int, int], ...] | None = None
 
+    @property
+    def info_hash(self) -> bytes:
+        """20 bytes: the v1 info-hash, or what stands for it in handshakes where there is none."""
+        v1, v2 = self.info_hashes
+        return v1 if v1 is not None else (v2 or b"")[:20]
+
     @classmethod
     def parse(cls, uri: str) -> Magnet:
         """The magnet of ``uri``, which may also be the 40 hexadecimal digits of a v1 info-hash alone.

@@ -3,8 +3,8 @@
 A peer is its IP address: there is one connection per IP and torrent, and a new port replaces one that failed. On
 loopback, where a whole swarm shares one IP, a peer is its address and port, and a failed dial is repeated soon.
 
-The order of dialling: fewest failures, then by source (the user, a tracker, local discovery, DHT, exchange, a former
-incoming peer), then the one out of touch for longest, then by lot.
+The order of dialling: fewest failures, then by source (the user, a magnet's ``x.pe``, a tracker, local discovery, DHT,
+exchange, a former incoming peer), then the one out of touch for longest, then by lot.
 
 Invariant: an entry that may be dialled has one live ticket, in ``_waiting`` or in one of the two ready heaps; a ticket
 is withdrawn by giving the entry another number, and stale ones are skipped when met.
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
     from btor.swarm.dial_budget import DialBudget
 
-PeerSource = Literal["user", "tracker", "lsd", "dht", "pex"]
+PeerSource = Literal["user", "magnet", "tracker", "lsd", "dht", "pex"]
 Key = str | Address  # the IP, or on loopback the address
 
-RANK: Final[dict[PeerSource, int]] = {"user": 0, "tracker": 1, "lsd": 2, "dht": 3, "pex": 4}
-INCOMING: Final = 5  # the rank of a peer that we know only because it came to us
+RANK: Final[dict[PeerSource, int]] = {"user": 0, "magnet": 1, "tracker": 2, "lsd": 3, "dht": 4, "pex": 5}
+INCOMING: Final = 6  # the rank of a peer that we know only because it came to us
 NEVER: Final = float("-inf")
 NO_TICKET: Final = 0
 STALE_TICKETS: Final = 64  # beyond twice the entries: below that, throwing them out is not worth it
@@ -156,7 +156,7 @@ class PeerBook:
         address may be dialled at all.
         """
         user = source == "user"
-        if not dialable(address, source_ip=from_ip, user=user):
+        if not dialable(address, source_ip=from_ip, user=user or source == "magnet"):
             return False
         if address in self._own or self.bans.bars(address):
             return False

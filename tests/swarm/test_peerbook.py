@@ -853,7 +853,7 @@ def test_an_address_that_is_held_back_lets_others_pass() -> None:
 
 IPS = ["9.0.0.1", "9.0.0.2", "9.0.0.3", "127.0.0.1"]
 ADDRESSES = st.tuples(st.sampled_from(IPS), st.integers(7000, 7002))
-SOURCES: st.SearchStrategy[PeerSource] = st.sampled_from(["user", "tracker", "lsd", "dht", "pex"])
+SOURCES: st.SearchStrategy[PeerSource] = st.sampled_from(["user", "magnet", "tracker", "lsd", "dht", "pex"])
 
 
 class Histories(RuleBasedStateMachine):
@@ -993,4 +993,4 @@ TestHistories.settings = settings(max_examples=60, stateful_step_count=50, deadl
 
 
 def test_ranks_are_in_the_order_of_trust() -> None:
-    assert sorted(RANK, key=lambda source: RANK[source]) == ["user", "tracker", "lsd", "dht", "pex"]
+    assert sorted(RANK, key=lambda source: RANK[source]) == ["user", "magnet", "tracker", "lsd", "dht", "pex"]
