@@ -53,6 +53,8 @@ REQUEST_QUEUE_UNSAID: Final = 250  # that a peer is taken to hold which speaks B
 ALLOWED_FAST: Final = 10  # pieces of the canonical set, BEP 6
 ALLOWED_FAST_HEARD: Final = 64  # pieces that one peer may allow us; others take 5 or 10
 ALLOWED_FAST_COPIES: Final = 3  # of such a piece to one peer while it is choked
+ALLOWED_FAST_ONE_IN: Final = 100  # pieces of a torrent that one peer may be allowed: of a small one, none
+ALLOWED_FAST_PART: Final = 10  # all peers together get so one byte in ten of the content and of what was sent
 SUGGESTIONS: Final = 16  # of one peer that are kept
 BAD_REJECTS: Final = 50  # of requests that were never made; one too many ends the connection
 HAVES_AT_ONCE: Final = 1_024  # told one by one to a peer that was told we have nothing; more as a bitfield
@@ -115,6 +117,12 @@ OWN_IP_VOTES_NEEDED: Final = 2
 PEX_PERIOD: Final = 60.0  # between two messages to one peer
 PEX_MESSAGES: Final = 4  # that a peer may send in PEX_PERIOD; one more ends the connection
 PEX_PEERS: Final = 100  # added, and dropped, of one message that are read
+LSD_DATAGRAM: Final = 1_400
+LSD_HASHES: Final = 20  # torrents of one datagram: 54 bytes each
+LSD_PERIOD: Final = 300.0  # between two words on one torrent
+LSD_GAP: Final = 60.0  # between two datagrams
+LSD_PACKET_GAP: Final = 1.0  # between two datagrams of one sender that count
+LSD_SENDERS: Final = 1_024  # remembered for that
 PEX_SENT: Final = 50  # added, and dropped, that one message of ours holds
 
 # --- requests ------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ class Settings:
     keeps no resume records. ``dht_bootstrap``: HOST:PORT of DHT nodes to begin with; the public routers are left alone
     by a session bound to loopback. ``dht_port``: None for the number of ``port``.
     ``strict`` re-raises what ``contain`` would swallow (tests).
-    ``pex``: peers are exchanged with peers.
+    ``pex``: peers are exchanged with peers. ``lsd``: they are looked for on the local network; never so by a session
+    that is bound to loopback.
     ``loopback_is_public`` applies the limits on peers by address to loopback as well (tests).
     """
 
@@ -39,6 +40,7 @@ class Settings:
     dht_bootstrap: tuple[str, ...] = DHT_ROUTERS
     dht_port: int | None = None
     pex: bool = True
+    lsd: bool = True
     state_dir: Path | None = None
     state_dir_required: bool = False
     hashers: int | None = None

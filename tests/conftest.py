@@ -21,6 +21,7 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BTOR_STATE_DIR", str(folder))
         patch.setenv("BTOR_DHT_BOOTSTRAP", "127.0.0.1:9")  # where nobody is: tests ask no public node
+        patch.setenv("BTOR_NO_LSD", "1")  # and nobody on the network
         patch.setenv("XDG_STATE_HOME", str(folder / "home"))  # where running torrents say what they write to
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             patch.delenv(name, raising=False)

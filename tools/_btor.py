@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,5 +100,8 @@ def _no_dht(options: Sequence[str]) -> list[str]:
 
 
 def state(log: Path) -> dict[str, str]:
-    """The environment that keeps the resume records of one process apart."""
-    return {"BTOR_STATE_DIR": str(log.with_name(log.name + ".state"))}
+    """The environment that keeps the resume records of one process apart, and says nothing to the local network."""
+    return {
+        "BTOR_STATE_DIR": str(log.with_name(log.name + ".state")),
+        "BTOR_NO_LSD": os.environ.get("BTOR_NO_LSD", "1"),
+    }

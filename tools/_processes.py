@@ -77,7 +77,7 @@ class Process:
                 stdout=out,
                 stderr=err,
                 cwd=cwd or PROJECT,
-                env={**os.environ, **(env or {})},
+                env={"BTOR_NO_LSD": "1", **os.environ, **(env or {})},  # nothing is told to the local network
                 start_new_session=True,  # a Ctrl-C at the terminal reaches the tool, which then ends its children
             )
         self.pid = self.popen.pid

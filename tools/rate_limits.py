@@ -120,7 +120,7 @@ async def client(arguments: dict[str, object]) -> None:
     """A program that embeds btor and limits one torrent; runs until it is ended."""
     import btor
 
-    async with btor.open_session(btor.Settings(port=0, upload_slots=0, dht=False)) as session:
+    async with btor.open_session(btor.Settings(port=0, upload_slots=0, dht=False, lsd=False)) as session:
         torrent = await session.add(
             str(arguments["torrent"]),
             directory=str(arguments["folder"]),

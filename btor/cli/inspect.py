@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ import click
 from btor import limits
 from btor.cli import ending, output, words
 from btor.cli.ending import named
-from btor.cli.options import FILE, SOURCE, Voice, voice_options
-from btor.cli.sources import fetch_torrent, is_magnet, is_url
-from btor.errors import IncompleteError
+from btor.cli.options import DURATION, FILE, SOURCE, NetworkOptions, Voice, network_options, voice_options
+from btor.cli.sources import fetch_metadata, fetch_torrent, is_magnet, is_url
+from btor.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
     from btor.metainfo.magnet import Magnet
@@ -30,12 +31,25 @@ DATE_MAX = 253_402_300_799  # the last second of the year 9999: what a date can 
 @click.command()
 @click.argument("source", type=SOURCE)
 @click.option("--files", "all_files", is_flag=True, help=f"List all files, not the first {FILES_SHOWN}.")
+@click.option(
+    "--save", type=FILE, metavar="FILE.torrent", help="Get the metadata of a magnet from peers; keep it here."
+)
+@click.option("--timeout", type=DURATION, default="60s", show_default=True, metavar="T", help="Give up after that.")
+@network_options
 @voice_options
-def info(source: str, all_files: bool, **values: Any) -> int:
-    """Show name, sizes, files, trackers, hashes and magnet of SOURCE: a file, a URL or a magnet URI."""
+def info(source: str, all_files: bool, save: Path | None, **values: Any) -> int:
+    """Show name, sizes, files, trackers, hashes and magnet of SOURCE: a file, a URL or a magnet URI.
+
+    A magnet URI says little by itself: --save gets the rest from peers, as a torrent file.
+    """
     voice = Voice.taken_from(values)
+    network = NetworkOptions.taken_from(values)
     with named(source):
-        if is_magnet(source):
+        if save is not None and is_magnet(source):
+            metainfo = save_metadata(source, network, values["timeout"], save)
+        elif save is not None:
+            raise UsageError("--save is for magnet URIs and info-hashes")
+        elif is_magnet(source):
             from btor.metainfo.magnet import Magnet
 
             magnet = Magnet.parse(source)
@@ -44,7 +58,8 @@ def info(source: str, all_files: bool, **values: Any) -> int:
             else:
                 output.answer(magnet_as_text(magnet))
             return 0
-        metainfo = load(source)
+        else:
+            metainfo = load(source)
     if voice.json:
         output.answer_json(metainfo_as_json(metainfo))
     else:
@@ -96,6 +111,20 @@ def verify(torrent: str, path: Path, all_files: bool, **values: Any) -> int:
     bad = words.count(len(found.bad_pieces), "piece")
     error = IncompleteError(f"{shown(metainfo.name)}: {bad} missing or bad, {words.count(wrong, 'file')} affected")
     return ending.end_with(error)  # the JSON object has said it already
+
+
+def save_metadata(source: str, network: NetworkOptions, timeout: float, path: Path) -> Metainfo:
+    """The metadata of a magnet, from peers, kept at ``path`` as a torrent file. NetworkError, StorageError."""
+    import trio
+
+    from btor.cli.create import put
+    from btor.metainfo.from_magnet import torrent_of
+    from btor.metainfo.magnet import Magnet
+
+    magnet = Magnet.parse(source)
+    metainfo = trio.run(partial(fetch_metadata, source, network.settings(), network.peers, timeout))
+    put(path, torrent_of(metainfo.info, magnet), force=False)
+    return metainfo
 
 
 def load(source: str) -> Metainfo:

@@ -48,7 +48,7 @@ class Names:
 
     def learn(self, event: Event) -> bool:
         """Remember what ``event`` tells. False: it only repeats what it has said before."""
-        if isinstance(event, events.Started):
+        if isinstance(event, events.Started | events.MetadataArrived):
             self._names[event.info_hash] = display(event.name)
         elif isinstance(event, events.Seeding):
             known = event.info_hash in self._seeding
@@ -81,6 +81,8 @@ def _happening(event: Event) -> tuple[str, int]:
     match event:
         case events.Started():
             return f"{words.size(event.total_bytes)}, listening on port {event.port}", 1
+        case events.MetadataArrived():
+            return f"the metadata is there: {words.size(event.total_bytes)}", 0
         case events.Checked(from_="nothing"):
             return "", 0
         case events.Checked():
@@ -216,7 +218,7 @@ def rounded(event: Event) -> dict[str, object]:
 
 def summary(torrents: list[Progress]) -> str:
     """Several torrents in one line."""
-    done = sum(1 for progress in torrents if progress.done_bytes >= progress.total_bytes)
+    done = sum(1 for progress in torrents if progress.done_bytes >= progress.total_bytes > 0)
     parts = [
         words.count(len(torrents), "torrent"),
         f"{done} complete",

@@ -236,7 +236,12 @@ def network_options(command: Command) -> Command:
         dht_bootstrap_option,
         click.option("--dht-port", type=PORT, metavar="N", help="UDP port of the DHT. [default: that of --port]"),
         click.option("--no-pex", is_flag=True, help="Exchange no peers with peers."),
-        click.option("--no-lsd", is_flag=True, help="Look for no peers on the local network."),
+        click.option(
+            "--no-lsd",
+            is_flag=True,
+            envvar="BTOR_NO_LSD",
+            help="Look for no peers on the local network. [$BTOR_NO_LSD]",
+        ),
         click.option("--max-download", type=RATE, metavar="RATE", help="Bytes a second: 500K, 5M, 1MiB."),
         click.option("--max-upload", type=RATE, metavar="RATE", help="Likewise."),
         click.option("--max-peers", type=PEERS, default="200", show_default=True, metavar="N", help="Of each torrent."),
@@ -293,6 +298,8 @@ class NetworkOptions:
     dht: bool
     dht_bootstrap: tuple[str, ...]
     dht_port: int | None
+    pex: bool
+    lsd: bool
     max_download: int | None
     max_upload: int | None
     max_peers: int
@@ -303,8 +310,6 @@ class NetworkOptions:
     @classmethod
     def taken_from(cls, values: dict[str, Any]) -> NetworkOptions:
         """Take the values of ``network_options`` out of those of a command."""
-        for unbuilt in ("no_pex", "no_lsd"):  # these sources of peers do not exist yet: leaving them out is
-            values.pop(unbuilt)  # already so
         return cls(
             peers=values.pop("peers"),
             port=values.pop("port"),
@@ -313,6 +318,8 @@ class NetworkOptions:
             dht=not values.pop("no_dht"),
             dht_bootstrap=values.pop("dht_bootstrap"),
             dht_port=values.pop("dht_port"),
+            pex=not values.pop("no_pex"),
+            lsd=not values.pop("no_lsd"),
             max_download=values.pop("max_download"),
             max_upload=values.pop("max_upload"),
             max_peers=values.pop("max_peers"),
@@ -336,6 +343,8 @@ class NetworkOptions:
             dht=self.dht,
             dht_bootstrap=self.dht_bootstrap or DHT_ROUTERS,
             dht_port=self.dht_port,
+            pex=self.pex,
+            lsd=self.lsd,
             state_dir=self.state_dir or default_state_dir(),
             state_dir_required=self.state_dir is not None,
         )

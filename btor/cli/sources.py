@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from btor import limits
-from btor.errors import BtorError, UnsupportedError
+from btor.cli import words
+from btor.errors import BtorError, NetworkError, UnsupportedError
+from btor.metainfo.info_hashes import V2_ONLY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from btor.metainfo.torrent_file import Metainfo
+    from btor.settings import Settings
 
 LARGE_TORRENT = limits.MIB  # bytes; a larger file is parsed in a thread
 
@@ -34,10 +39,23 @@ def refusal(source: str) -> BtorError | None:
     from btor.metainfo.magnet import Magnet
 
     try:
-        Magnet.parse(source)
+        found = Magnet.parse(source)
     except BtorError as error:
         return error
-    return UnsupportedError("magnet URIs and info-hashes are not supported yet: a .torrent file is needed")
+    return UnsupportedError(V2_ONLY) if found.info_hashes.v1 is None else None
+
+
+async def fetch_metadata(source: str, settings: Settings, peers: Sequence[str], timeout: float) -> Metainfo:
+    """Get the metadata of a magnet from peers, within ``timeout`` seconds. Raises NetworkError, MetainfoError."""
+    import trio
+
+    from btor.engine.session import open_session
+
+    async with open_session(settings) as session:
+        torrent = await session.add(source, peers=peers, metadata_only=True)
+        with trio.move_on_after(timeout):
+            return await torrent.wait_metadata()
+        raise NetworkError(f"no metadata within {words.duration(timeout)}: {torrent.status().reason}")
 
 
 async def fetch_torrent(url: str, bind: tuple[str, ...] = ()) -> Metainfo:

@@ -77,7 +77,7 @@ def join(first: str, second: str) -> str:
 
 def progress_line(name: str, progress: Progress) -> str:
     """One torrent's state as a line of plain text."""
-    if progress.state == "checking":
+    if progress.state in ("checking", "metadata"):
         return f"{name}: {waiting(progress)}"
     down, up = f"{rate(progress.down_rate)} down", f"{rate(progress.up_rate)} up"
     if progress.state == "seeding":

@@ -57,6 +57,12 @@ class Announcing:
         """Where peers connect to us, for announces."""
         return self.session.port
 
+    @property
+    def may_be_told_of(self) -> bool:
+        """Whether others than its trackers may hear of it (BEP 27), and it has a place for peers."""
+        exchange = self.exchange
+        return exchange is not None and exchange.active and not (self.has_metadata and self.metainfo.private)
+
     def announce_counters(self) -> tuple[int, int, int]:
         """(uploaded, downloaded, left) in bytes since the torrent was added; of an unknown size a block is left."""
         transfer = self.transfer

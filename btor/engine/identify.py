@@ -13,6 +13,7 @@ import trio
 from btor import limits
 from btor.errors import MetainfoError, UnsupportedError
 from btor.metainfo.from_magnet import torrent_of
+from btor.metainfo.info_hashes import V2_ONLY
 from btor.metainfo.magnet import Magnet
 from btor.metainfo.torrent_file import Metainfo, parse_torrent
 from btor.storage import metadata
@@ -42,7 +43,7 @@ async def identify(
         source = Magnet.parse(source)
     if isinstance(source, Magnet):
         if source.info_hashes.v1 is None:
-            raise UnsupportedError("magnets of v2-only torrents are not supported yet")
+            raise UnsupportedError(V2_ONLY)
         return await trio.to_thread.run_sync(_kept, source, state_dir), source
     return source if isinstance(source, Metainfo) else await _load(Path(source)), None
 

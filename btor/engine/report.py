@@ -107,6 +107,8 @@ def _without_metadata(torrent: Torrent, state: State) -> Progress:
         parts.append(f"connecting to {gathering.dialling}")
     elif gathering is not None and len(gathering.book):
         parts.append(f"{len(gathering.book)} known, none reached")
+    else:
+        parts.append("nobody has the metadata")
     return Progress(
         time=torrent.session.wall_clock(),
         info_hash=torrent.info_hash.hex(),
@@ -123,7 +125,7 @@ def _without_metadata(torrent: Torrent, state: State) -> Progress:
         peers=peers,
         seeds=0,
         eta=None,
-        reason="no metadata: " + ", ".join(parts) if state == "metadata" else "",
+        reason=", ".join(parts) if state == "metadata" else "",
     )
 
 

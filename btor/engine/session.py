@@ -32,6 +32,7 @@ from btor.engine.hashers import Hashers
 from btor.engine.identify import identify
 from btor.engine.limiter import Pacer
 from btor.engine.listener import Porter
+from btor.engine.lsd import LocalDiscovery, open_multicast_sockets
 from btor.engine.options import AddOptions
 from btor.engine.outage import Outage
 from btor.engine.peer import GULP_ROOM, Peer
@@ -312,6 +313,7 @@ class Session:
             await outer.start(self.announcer.run)
             outer.start_soon(self.dht.run)
             outer.start_soon(self.dht_announcer.run)
+            outer.start_soon(LocalDiscovery(self, self._open_multicast()).run)
             outer.start_soon(self._save_for_ever)
             self._listeners = listeners
         finally:
@@ -377,6 +379,11 @@ class Session:
         if not isinstance(self.network, TcpNetwork):
             return []
         return open_udp_sockets(self.settings.bind, port)
+
+    def _open_multicast(self) -> list[UdpSocket]:
+        if not self.settings.lsd or not isinstance(self.network, TcpNetwork):
+            return []
+        return open_multicast_sockets(self.settings.bind)
 
     def _make_dht(self, hub: UdpHub) -> None:
         settings = self.settings
