@@ -77,16 +77,27 @@ class Fast:
             self._peer.transfer.picker.on_suggest(self._peer.source, piece, now)
 
     def grant(self) -> bytes:
-        """Once it is known what the peer has: the messages that allow it some pieces, if it has hardly any."""
+        """Once it is known what the peer has: the messages that allow it some pieces, if it has hardly any.
+
+        Of a small torrent none, and never so many to all peers together that those in the slots get much less for it.
+        """
         peer = self._peer
         transfer = peer.transfer
         if self._granted is not None or peer.upload_only or peer.source.have_count >= limits.ALLOWED_FAST:
             return b""
+        self._granted = {}
         geometry = transfer.geometry
-        wanted = allowed_fast_set(peer.address[0], transfer.info_hash, geometry.piece_count)
-        pieces = [piece for piece in wanted if piece in transfer.have]
-        self._granted = {piece: limits.ALLOWED_FAST_COPIES * geometry.block_count(piece) for piece in pieces}
-        return b"".join(map(wire.encode_allowed_fast, pieces))
+        count = min(limits.ALLOWED_FAST, geometry.piece_count // limits.ALLOWED_FAST_ONE_IN)
+        if not count:
+            return b""
+        room = (geometry.total_length + transfer.uploaded) // limits.ALLOWED_FAST_PART - transfer.granted
+        for piece in allowed_fast_set(peer.address[0], transfer.info_hash, geometry.piece_count, count):
+            cost = limits.ALLOWED_FAST_COPIES * geometry.piece_size(piece)
+            if piece in transfer.have and cost <= room:
+                room -= cost
+                transfer.granted += cost
+                self._granted[piece] = limits.ALLOWED_FAST_COPIES * geometry.block_count(piece)
+        return b"".join(map(wire.encode_allowed_fast, self._granted))
 
     def is_granted(self, piece: int) -> bool:
         """Whether the choked peer may have one more block of ``piece``; asked once for each request."""

@@ -83,6 +83,7 @@ class Transfer:
         self.active = False
         self.downloaded = 0
         self.uploaded = 0
+        self.granted = 0  # bytes that peers were allowed to ask for while choked, used or not
         self.wasted = 0
         self.hash_failures = 0
         self.done_bytes = self._verified_bytes()
