@@ -222,6 +222,9 @@ class Session:
     def on_own_ip(self, voter: str, ip: str) -> None:
         """A peer at ``voter`` sees us at ``ip``."""
         self.own_ips.on_vote(voter, ip)
+        own = tuple((seen, self.port) for family in ("0.0.0.0", "::") if (seen := self.own_ips.of_family(family)))
+        for exchange in self.exchanges():
+            exchange.book.own = own
 
     @property
     def has_room(self) -> bool:

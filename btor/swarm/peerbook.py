@@ -4,7 +4,8 @@ A peer is its IP address: there is one connection per IP and torrent, and a new 
 loopback, where a whole swarm shares one IP, a peer is its address and port, and a failed dial is repeated soon.
 
 The order of dialling: fewest failures, then by source (the user, a magnet's ``x.pe``, a tracker, local discovery, DHT,
-exchange, a former incoming peer), then the one out of touch for longest, then by lot.
+exchange, a former incoming peer), then the one out of touch for longest, then by the priority that both ends of a pair
+agree on (BEP 40), or by lot while our own address is not known.
 
 Invariant: an entry that may be dialled has one live ticket, in ``_waiting`` or in one of the two ready heaps; a ticket
 is withdrawn by giving the entry another number, and stale ones are skipped when met.
@@ -32,6 +33,7 @@ from btor.limits import (
     WEED_PERIOD,
 )
 from btor.swarm.bans import Bans
+from btor.swarm.priority import peer_priority
 from btor.wire.address import Address, dialable, reach
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ class _Place(NamedTuple):
 class PeerBook:
     """The peers of one torrent. Times are monotonic seconds; addresses hold IPs in canonical form.
 
-    ``bans`` is the session's; without it the book has its own.
+    ``bans`` is the session's; without it the book has its own. ``own``: our addresses as the internet sees them, one of
+    a family at most, as far as they are known.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class PeerBook:
         loopback_is_public: bool = False,
     ) -> None:
         self.bans = Bans(loopback_is_public=loopback_is_public) if bans is None else bans
+        self.own: tuple[Address, ...] = ()
         self._rng = rng
         self._limit = limit
         self._loopback_is_public = loopback_is_public
@@ -459,7 +463,14 @@ class PeerBook:
             _, ticket, entry = heapq.heappop(self._waiting)
             if entry.ticket == ticket:
                 line = self._privileged if self._is_privileged(entry, now) else self._ready
-                heapq.heappush(line, _Place(entry.fails, entry.rank, entry.contact, entry.salt, ticket, entry))
+                heapq.heappush(line, _Place(entry.fails, entry.rank, entry.contact, self._lot(entry), ticket, entry))
+
+    def _lot(self, entry: _Entry) -> float:
+        """What decides among equals, between 0 and 1, the lowest first."""
+        for own in self.own:
+            if (":" in own[0]) == (":" in entry.address[0]):
+                return 1.0 - peer_priority(own, entry.address) / 2**32
+        return entry.salt
 
     def _first(self, heap: list[_Place]) -> _Entry | None:
         """The first live entry of a ready heap, left there. What is stale or barred by now is thrown out."""

@@ -32,6 +32,7 @@ from btor.limits import (
 from btor.swarm.bans import Bans
 from btor.swarm.dial_budget import DialBudget
 from btor.swarm.peerbook import RANK, STALE_TICKETS, PeerBook, PeerSource
+from btor.swarm.priority import peer_priority
 from btor.wire.address import Address
 
 A: Address = ("9.0.0.1", 6881)
@@ -994,3 +995,20 @@ TestHistories.settings = settings(max_examples=60, stateful_step_count=50, deadl
 
 def test_ranks_are_in_the_order_of_trust() -> None:
     assert sorted(RANK, key=lambda source: RANK[source]) == ["user", "magnet", "tracker", "lsd", "dht", "pex"]
+
+
+def test_of_equals_the_pair_with_the_higher_priority_is_dialled_first() -> None:
+    """BEP 40: by the addresses, once ours is known; another family goes by lot."""
+    own = ("93.184.216.34", 6881)
+    addresses = [(f"{first}.9.9.9", 7000) for first in range(20, 40)]
+    book = PeerBook(random.Random(1))
+    book.own = (own,)
+    for address in [*addresses, ("2600::9", 7000)]:
+        assert book.add(address, "tracker", 0.0)
+    dialled = []
+    while (chosen := book.next_to_dial(0.0)) is not None:
+        book.on_dialled(chosen, 0.0)
+        dialled.append(chosen)
+    assert len(dialled) == 21
+    dialled.remove(("2600::9", 7000))
+    assert dialled == sorted(addresses, key=lambda address: -peer_priority(own, address))
