@@ -13,6 +13,7 @@ from btor.engine.events import MetadataArrived, PeerChange
 from btor.errors import MetainfoError, UnsupportedError, UsageError
 from btor.limits import BLOCK, METADATA_COPIES, METADATA_PIECE, METADATA_QUEUE
 from btor.metainfo.magnet import Magnet
+from btor.metainfo.torrent_file import parse_torrent
 from tests.engine.support import Lab, Sample, next_event, sample, scenario, until
 from tests.simulated.scripted_peer import BITFIELD, EXTENDED, HAVE, ScriptedPeer
 
@@ -312,3 +313,25 @@ async def test_metadata_is_served_within_limits(lab: Lab) -> None:
         kinds.append((await hear())[0])
     assert kinds.count(1) == (METADATA_COPIES - 1) * pieces and kinds.count(2) == pieces
     assert len(kinds) < METADATA_QUEUE
+
+
+def private() -> Sample:
+    """The same content in a private torrent."""
+    info = CONTENT.metainfo.info[:-1] + b"7:privatei1ee"
+    return Sample(parse_torrent(b"d4:info" + info + b"e"), CONTENT.content)
+
+
+@scenario()
+async def test_a_private_one_keeps_none_but_the_users_peers(lab: Lab) -> None:
+    """That it is private comes to light with the metadata (BEP 27): who was named by the magnet is let go."""
+    content = private()
+    seeder = await lab.seed(content)
+    session = await lab.session()
+    magnet = magnet_of(content, peers=(lab.address(seeder.session),))
+    by_magnet: Any = await session.add(magnet, directory=lab.place())
+    await by_magnet.wait_metadata()
+    await trio.sleep(120)
+    assert by_magnet.status().peers == 0 and not by_magnet.complete
+    assert len(by_magnet.transfer.book) == 0
+    by_user = await add(lab, content, seeder)
+    await by_user.wait_complete()
