@@ -1,0 +1,161 @@
+"""Magnets, peer exchange and local discovery beside libtorrent and transmission, with no tracker anywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import libtorrent as lt
+import pytest
+
+from tests.interop.conftest import Album, installed
+from tests.interop.test_network_namespace import Host, hosts, transmission, wait_seeding
+from tools import _btor
+from tools._processes import Process, free_port
+
+__all__ = ["hosts"]  # a fixture
+
+TRANSFER = 90.0
+LOCAL = ["--bind", "127.0.0.1"]
+QUIET = {
+    "enable_dht": False,
+    "enable_lsd": False,
+    "enable_upnp": False,
+    "enable_natpmp": False,
+    "enable_outgoing_utp": False,
+    "enable_incoming_utp": False,
+    "allow_multiple_connections_per_ip": True,
+    "alert_mask": 0,
+}
+
+
+def magnet(album: Album, *more: str) -> str:
+    return "&".join([f"magnet:?xt=urn:btih:{album.info_hash}", *more])
+
+
+@contextmanager
+def libtorrent(host: str, **settings: Any) -> Iterator[lt.session]:
+    session = lt.session(cast("Any", {**QUIET, "listen_interfaces": f"{host}:0", **settings}))
+    try:
+        yield session
+    finally:
+        session.pause()
+
+
+def wait_for(what: str, condition: Callable[[], bool], limit: float = TRANSFER) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def add_magnet(session: lt.session, uri: str, folder: Path) -> lt.torrent_handle:
+    parameters = lt.parse_magnet_uri(uri)
+    parameters.save_path = str(folder)
+    return session.add_torrent(parameters)
+
+
+@pytest.mark.parametrize("name", ["libtorrent", "transmission"])
+def test_metadata_from_it(name: str, album: Album, tmp_path: Path) -> None:
+    client = installed(name)
+    with client.seed(album.torrent, album.content, tmp_path / "seed") as peer:
+        uri = magnet(album, f"x.pe={peer.address}")
+        with _btor.download(uri, tmp_path / "here", tmp_path / "btor", options=LOCAL) as btor:
+            btor.check(TRANSFER)
+            assert btor.wait_event("metadata")["pieces"] > 0
+    assert album.differences(tmp_path / "here") == []
+
+
+def test_metadata_for_libtorrent(album: Album, tmp_path: Path) -> None:
+    with (
+        _btor.seed(album.torrent, album.content, tmp_path / "seed", options=LOCAL) as seeder,
+        libtorrent("127.0.0.1") as session,
+    ):
+        handle = add_magnet(session, magnet(album), tmp_path / "there")
+        handle.connect_peer(("127.0.0.1", seeder.port))
+        wait_for("libtorrent is complete", lambda: handle.status().is_seeding)
+    assert album.differences(tmp_path / "there") == []
+
+
+def test_metadata_for_aria2(album: Album, tmp_path: Path) -> None:
+    installed("aria2")
+    port, folder = free_port(), tmp_path / "there"
+    quiet = ["--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--enable-peer-exchange=false"]
+    places = [f"--listen-port={port}", f"--dir={folder}", "--interface=127.0.0.1", "--seed-time=0"]
+    with (
+        Process(["aria2c", "--no-conf", *quiet, *places, magnet(album)], tmp_path / "aria2") as aria2,
+        _btor.seed(album.torrent, album.content, tmp_path / "seed", peers=[f"127.0.0.1:{port}"], options=LOCAL),
+    ):
+        aria2.check(TRANSFER)
+    assert album.differences(folder) == []
+
+
+def test_libtorrent_tells_of_a_third(album: Album, tmp_path: Path) -> None:
+    """A seeds, libtorrent knows A, we know libtorrent: we come to know A by peer exchange."""
+    with (
+        _btor.seed(album.torrent, album.content, tmp_path / "seed", options=LOCAL) as seeder,
+        libtorrent("127.0.0.1") as session,
+    ):
+        handle = add_magnet(session, magnet(album), tmp_path / "there")
+        handle.connect_peer(("127.0.0.1", seeder.port))
+        wait_for("libtorrent has the metadata", lambda: handle.status().has_metadata)
+        handle.set_download_limit(200_000)  # so that it stays with the seeder
+        peers = [f"127.0.0.1:{session.listen_port()}"]
+        slow = [*LOCAL, "--max-download", "200K"]
+        with _btor.download(magnet(album), tmp_path / "here", tmp_path / "btor", peers=peers, options=slow) as btor:
+            wait_for("we have met the seeder", lambda: seeder.address in met(btor), 2 * TRANSFER)
+
+
+def met(process: Process) -> set[str]:
+    """The addresses of all peers that it has told of."""
+    return {event["address"] for event in process.events() if event["event"] == "peer"}
+
+
+def test_we_tell_libtorrent_of_a_third(album: Album, tmp_path: Path) -> None:
+    with (
+        _btor.seed(album.torrent, album.content, tmp_path / "seed", options=LOCAL) as seeder,
+        _btor.download(
+            album.torrent,
+            tmp_path / "middle",
+            tmp_path / "btor",
+            peers=[seeder.address],
+            options=[*LOCAL, "--max-download", "1M", "--seed"],
+        ) as middle,
+        libtorrent("127.0.0.1") as session,
+    ):
+        port = middle.wait_event("started")["port"]
+        handle = add_magnet(session, magnet(album), tmp_path / "there")
+        handle.connect_peer(("127.0.0.1", port))
+        wait_for(
+            "libtorrent is connected with the seeder",
+            lambda: any(peer.ip == ("127.0.0.1", seeder.port) for peer in handle.get_peer_info()),
+        )
+
+
+def test_local_discovery(hosts: tuple[Host, Host], album: Album, tmp_path: Path) -> None:
+    """Two hosts with a cable between them, told of nobody: btor finds btor by multicast."""
+    here, there = hosts
+    route = ["route", "add", "224.0.0.0/4", "dev", "cable"]
+    for host in hosts:
+        subprocess.run(["ip", "-n", host.name, *route], check=True, capture_output=True, timeout=20)
+    loud = {"BTOR_NO_LSD": ""}
+    seed = [*there.prefix, "env", "BTOR_NO_LSD="]
+    with _btor.seed(album.torrent, album.content, tmp_path / "seed", prefix=seed):
+        prefix = [*here.prefix, "env", *(f"{key}={value}" for key, value in loud.items())]
+        with _btor.download(magnet(album), tmp_path / "here", tmp_path / "btor", prefix=prefix) as btor:
+            btor.check(TRANSFER)
+    assert album.differences(tmp_path / "here") == []
+
+
+def test_metadata_from_transmission_on_another_host(hosts: tuple[Host, Host], album: Album, tmp_path: Path) -> None:
+    here, there = hosts
+    with transmission(album.torrent, album.content, tmp_path / "home", there) as process:
+        wait_seeding(process)
+        uri = magnet(album, f"x.pe={there.address}:51413")
+        with _btor.download(uri, tmp_path / "here", tmp_path / "btor", prefix=here.prefix) as btor:
+            btor.check(TRANSFER)
+    assert album.differences(tmp_path / "here") == []
