@@ -104,7 +104,7 @@ class LocalDiscovery:
         self._session = session
         self._sockets = sockets
         self._cadence = LocalCadence()
-        self._cookie = f"{session.rng.randrange(1 << 32):08x}"
+        self._cookie = f"{session.rng.randrange(1 << 32):08x}" if sockets else ""
 
     async def run(self) -> None:
         """Tell and listen until cancelled."""
