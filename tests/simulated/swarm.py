@@ -18,7 +18,6 @@ from unittest import mock
 
 import trio
 
-from btor import limits
 from btor.engine.events import Checked
 from btor.engine.session import Session, open_session
 from btor.engine.torrent import Torrent
@@ -67,15 +66,11 @@ class Plan:
 
 @dataclass(slots=True)
 class Life:
-    """What became of a plan. ``gave``: bytes of blocks it had sent when it was complete.
-
-    ``shares``: (time, share of the pieces had), a look each ``LOOK`` seconds.
-    """
+    """What became of a plan. ``shares``: (time, share of the pieces had), a look each ``LOOK`` seconds."""
 
     plan: Plan
     host: Host
     finished: float = NEVER
-    gave: int = 0
     left: float = NEVER
     shares: list[tuple[float, float]] = field(default_factory=list)
     transfer: Transfer | None = None
@@ -110,16 +105,6 @@ class Life:
         return max((had for when, had in self.shares if when <= time), default=0.0)
 
 
-def spearman(some: Sequence[float], others: Sequence[float]) -> float:
-    """The rank correlation of two sequences."""
-
-    def ranks(values: Sequence[float]) -> list[int]:
-        order = sorted(values)
-        return [order.index(value) for value in values]
-
-    return statistics.correlation(ranks(some), ranks(others))
-
-
 class Niggard(Choker):
     """A choker that never lets anybody ask."""
 
@@ -133,8 +118,8 @@ class Niggard(Choker):
 class Swarm:
     """The plans at play, and afterwards the figures.
 
-    ``neighbours``: how many of those present a newcomer is told of. ``limit``: the virtual second in which it ends if
-    those that should complete have not.
+    ``neighbours``: how many of those present a newcomer is told of. ``max_peers``: connections that each takes at most.
+    ``limit``: the virtual second in which it ends if those that should complete have not.
     """
 
     def __init__(
@@ -146,6 +131,7 @@ class Swarm:
         size: int,
         piece_length: int,
         neighbours: int = 10,
+        max_peers: int = 200,
         limit: float = 600.0,
     ) -> None:
         self.seed = seed
@@ -155,6 +141,7 @@ class Swarm:
         self.spread_at = NEVER  # when those that leech and give had every piece together
         self.spread_sent = NEVER  # copies that the seeders had sent by then
         self._neighbours = neighbours
+        self._max_peers = max_peers
         self._folder = folder
         self._content = random_bytes(size, seed)
         self._metainfo: Metainfo = torrent(content=self._content, piece_length=piece_length)
@@ -204,15 +191,20 @@ class Swarm:
 
     @property
     def fairness(self) -> float:
-        """Between -1 and 1, the rank correlation of how fast the loyal gave with how early they were complete."""
-        lives = [life for life in self.loyal if life.finished < NEVER]
-        if len(lives) < len(self.loyal):
-            return 0.0
-        return spearman([life.gave / life.seconds for life in lives], [-life.seconds for life in lives])
+        """Between 0 and 1: what the worst served of the loyal got for its uplink, over what the median of them got.
+
+        Got is counted in pieces each second, until it is complete or the swarm ends.
+        """
+        served = [
+            life.share_at(self.ended) / (min(life.finished, self.ended) - life.plan.joins) / life.plan.up
+            for life in self.loyal
+        ]
+        return min(served) / statistics.median(served)
 
     def tail(self, share: float) -> float:
-        """The longest that one of the loyal took from this share of the pieces to all of them, or to the end."""
-        return max(min(life.finished, self.ended) - min(life.reached(share), self.ended) for life in self.loyal)
+        """Seconds from this share of the pieces to all of them, or to the end: nine in ten of the loyal take less."""
+        took = [min(life.finished, self.ended) - min(life.reached(share), self.ended) for life in self.loyal]
+        return sorted(took)[int(0.9 * len(took))]
 
     def is_intact(self, life: Life) -> bool:
         """Whether what it has on disk is the content."""
@@ -229,9 +221,8 @@ class Swarm:
         async def main() -> None:
             await self._play(until or Swarm._all_complete)
 
-        # a block is as fine as these swarms need; smaller chunks only cost real time. And their torrents have so few
-        # pieces that the ten which a newcomer may have while it is choked would be most of what anybody sends
-        with mock.patch.object(network, "CHUNK_MIN", BLOCK), mock.patch.object(limits, "ALLOWED_FAST", 0):
+        # a block is as fine as these swarms need; smaller chunks only cost real time
+        with mock.patch.object(network, "CHUNK_MIN", BLOCK):
             simulate(main, seed=self.seed, limit=2 * self.limit)
         return self
 
@@ -254,7 +245,7 @@ class Swarm:
     async def _live(self, life: Life) -> None:
         plan = life.plan
         await trio.sleep_until(plan.joins)
-        settings = Settings(strict=True, hashers=0, upload_slots=plan.slots)
+        settings = Settings(strict=True, hashers=0, upload_slots=plan.slots, max_peers=self._max_peers)
         address: Address | None = None
         try:
             life.scope.deadline = plan.leaves
@@ -284,7 +275,6 @@ class Swarm:
                 nursery.start_soon(_fall_silent, session, plan.silent_from)
             await found.wait_complete()
             life.finished = trio.current_time()
-            life.gave = life.sent
             await trio.sleep(plan.lingers)
             nursery.cancel_scope.cancel()
 

@@ -7,6 +7,7 @@ within its bounds, and breaks the one named when the mechanism is switched off a
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -39,10 +40,11 @@ def peers(rng: random.Random, count: int, kind: str, up: float, joins: float = 0
 def figures(swarm: Swarm) -> dict[str, float]:
     """What is bounded; of each the less the better.
 
-    finish: until everybody who stays and gives is complete, over the least time possible. tail: the longest from 95 %
-    to complete, in s. seeder: copies of the content that the seeder sends until the others have all of it together.
-    wait: the longest that a latecomer waits for its first piece, in s. unfairness: 1 less the rank correlation of what
-    those who give gave each second and of how early they were complete. waste: the share of useless blocks.
+    finish: until everybody who stays and gives is complete, over the least time possible. tail: how long it takes
+    from 95 % to complete, but for the slowest tenth, in s. seeder: copies of the content that the seeder sends until
+    the others have all of it together. wait: the longest that a latecomer waits for its first piece, in s. unfairness:
+    how much less the worst served of those who give got for its uplink than the median of them, between 0 and 1.
+    waste: the share of useless blocks.
     """
     late = swarm.of("latecomer")
     return {
@@ -55,16 +57,15 @@ def figures(swarm: Swarm) -> dict[str, float]:
     }
 
 
-def broken(swarm: Swarm, bounds: Mapping[str, float]) -> dict[str, float]:
+def broken(found: Mapping[str, float], bounds: Mapping[str, float]) -> set[str]:
     """The figures that are out of bounds."""
-    found = figures(swarm)
-    return {name: found[name] for name, bound in bounds.items() if found[name] > bound}
+    return {name for name, bound in bounds.items() if found[name] > bound}
 
 
 # --- fifty peers -------------------------------------------------------------------------------------------------
 
 SIZE: Final = 2 * MIB
-FIFTY_BOUNDS: Final = {"finish": 2.5, "tail": 40.0, "seeder": 2.7, "wait": 80.0, "unfairness": 0.95, "waste": 0.13}
+FIFTY_BOUNDS: Final = {"finish": 2.6, "tail": 15.0, "seeder": 2.4, "wait": 60.0, "unfairness": 0.8, "waste": 0.1}
 
 
 def fifty(seed: int) -> list[Plan]:
@@ -90,7 +91,7 @@ def fifty(seed: int) -> list[Plan]:
 
 
 def play_fifty(folder: Path, seed: int) -> Swarm:
-    swarm = Swarm(fifty(seed), folder, seed=seed, size=SIZE, piece_length=32 * KIB)
+    swarm = Swarm(fifty(seed), folder, seed=seed, size=SIZE, piece_length=32 * KIB, max_peers=25)
     assert len(swarm.lives) == 50
     swarm.limit = 4 * swarm.ideal
     return swarm.play()
@@ -98,35 +99,51 @@ def play_fifty(folder: Path, seed: int) -> Swarm:
 
 def test_a_swarm_of_fifty_with_churn_stays_within_bounds(tmp_path: Path) -> None:
     swarm = play_fifty(tmp_path, 1)
-    assert broken(swarm, FIFTY_BOUNDS) == {}, figures(swarm)
+    found = figures(swarm)
+    assert broken(found, FIFTY_BOUNDS) == set(), found
     assert len(swarm.loyal) == 35
     assert all(swarm.is_intact(life) for life in swarm.loyal)
 
 
 def test_fifty_peers_break_bounds_without_the_endgame(tmp_path: Path) -> None:
     with switch.endgame_off():
-        swarm = play_fifty(tmp_path, 1)
-    assert "tail" in broken(swarm, FIFTY_BOUNDS), figures(swarm)
+        found = figures(play_fifty(tmp_path, 1))
+    assert "tail" in broken(found, FIFTY_BOUNDS), found
 
 
 # --- one mechanism at a time -------------------------------------------------------------------------------------
 
 
+def folder_in(folder: Path, name: str) -> Path:
+    made = folder / name
+    made.mkdir()
+    return made
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A small swarm in which one mechanism matters, and its bounds."""
+    """A small swarm in which one mechanism matters, and its bounds.
+
+    ``seeds``: how many are played. Where chance has a say, one seed in ten or twenty goes the other way whatever btor
+    does; the median of five does not.
+    """
 
     plans: Callable[[random.Random], list[Plan]]
     size: int
     piece_length: int
     bounds: Mapping[str, float]
-    neighbours: int = 30
     until: Callable[[Swarm], bool] | None = None
     limit: float = 150.0  # s
+    seeds: int = 1
     off: Mapping[str, Switch] = field(default_factory=dict)
 
-    def play(self, folder: Path, seed: int = 1, off: Switch = nullcontext) -> Swarm:
-        """Once, with one mechanism switched off."""
+    def figures(self, folder: Path, off: Switch = nullcontext) -> dict[str, float]:
+        """The medians of all seeds, with one mechanism switched off."""
+        found = [figures(self.play(folder_in(folder, f"{seed}"), seed, off)) for seed in range(1, self.seeds + 1)]
+        return {name: statistics.median(one[name] for one in found) for name in found[0]}
+
+    def play(self, folder: Path, seed: int, off: Switch = nullcontext) -> Swarm:
+        """Once."""
         with off():
             return Swarm(
                 self.plans(random.Random(seed)),
@@ -134,7 +151,7 @@ class Scene:
                 seed=seed,
                 size=self.size,
                 piece_length=self.piece_length,
-                neighbours=self.neighbours,
+                neighbours=30,
                 limit=self.limit,
             ).play(self.until)
 
@@ -155,19 +172,20 @@ SCENES: Final = {
             "in order": partial(switch.rarest_first_off, "ascending"),
         },
     ),
-    # the seeder has gone, and everybody's slots are taken by those that have given something; now and then (in one of
-    # five seeds) a slot happens to stand empty when the latecomer comes
+    # the seeder has gone, and everybody's slots are taken by those that have given something; a torrent of so few
+    # pieces that none is allowed to who is choked
     "optimistic unchoke": Scene(
         plans=lambda rng: [
             Plan(kind="seeder", up=4 * MIB / 20, seeds=True, leaves=42.0),
-            *peers(rng, 14, "leecher", 40_000.0, slots=1),
+            *peers(rng, 10, "leecher", 40_000.0, slots=1),
             *peers(rng, 1, "latecomer", 40_000.0, 55.0, slots=1),
         ],
-        size=5 * MIB,
-        piece_length=32 * KIB,
-        bounds={"wait": 40.0},
-        neighbours=20,
-        until=lambda swarm: all(life.reached(1e-9) < NEVER for life in swarm.of("latecomer")),
+        size=96 * 48 * KIB,
+        piece_length=48 * KIB,
+        bounds={"unfairness": 0.8},
+        until=lambda _swarm: False,
+        limit=105.0,
+        seeds=5,
         off={"off": switch.optimistic_unchoke_off},
     ),
     # most of those that say they have everything never send a block
@@ -192,6 +210,7 @@ SCENES: Final = {
         size=MIB,
         piece_length=16 * KIB,
         bounds={"finish": 2.8, "tail": 25.0},
+        seeds=5,
         off={"off": switch.endgame_off},
     ),
 }
@@ -199,22 +218,15 @@ SCENES: Final = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_swarm_stays_within_bounds(tmp_path: Path, name: str) -> None:
-    scene = SCENES[name]
-    swarm = scene.play(tmp_path)
-    assert broken(swarm, scene.bounds) == {}, figures(swarm)
+    found = SCENES[name].figures(tmp_path)
+    assert broken(found, SCENES[name].bounds) == set(), found
 
 
 @pytest.mark.parametrize(("name", "how"), [(name, how) for name, scene in SCENES.items() for how in scene.off])
 def test_a_swarm_breaks_its_bounds_without(tmp_path: Path, name: str, how: str) -> None:
     scene = SCENES[name]
-    swarm = scene.play(tmp_path, off=scene.off[how])
-    assert broken(swarm, scene.bounds).keys() == scene.bounds.keys(), figures(swarm)
-
-
-def folder_in(folder: Path, name: str) -> Path:
-    made = folder / name
-    made.mkdir()
-    return made
+    found = scene.figures(tmp_path, scene.off[how])
+    assert broken(found, scene.bounds) == scene.bounds.keys(), found
 
 
 def test_the_same_seed_plays_the_same_swarm(tmp_path: Path) -> None:
