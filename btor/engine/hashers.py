@@ -90,7 +90,9 @@ class Hashers:
                 child.start()
                 await self._talk(child)
             finally:
-                await child.close()
+                process = child.close()
+                if process is not None:  # who gives it work meanwhile must not find it here
+                    self._nursery.start_soon(self._container.run, "a hasher's end", _see_off, process)
                 self._children.remove(child)
                 self._waiting.extendleft(reversed(child.sent))
         except OSError as error:
@@ -167,17 +169,22 @@ class _Child:
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._results)
 
-    async def close(self) -> None:
-        """End it. One that the kernel holds, as a disk that hangs does, is not waited for without end."""
+    def close(self) -> subprocess.Popen[bytes] | None:
+        """Kill it; the process, whose end is to be waited for."""
         process, self._process = self._process, None
         if process is None:
-            return
+            return None
         assert process.stdin is not None and process.stdout is not None
         trio.lowlevel.notify_closing(process.stdout)
         process.stdin.close()
         process.stdout.close()
         process.kill()
-        with trio.move_on_after(limits.HASHER_END, shield=True) as waiting:
-            await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
-        if waiting.cancelled_caught:
-            _log.warning("the hasher process %d was killed and does not end: it is left to the system", process.pid)
+        return process
+
+
+async def _see_off(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a killed process. One that the kernel holds, as a disk that hangs does, is left to it."""
+    with trio.move_on_after(limits.HASHER_END, shield=True) as waiting:
+        await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
+    if waiting.cancelled_caught:
+        _log.warning("the hasher process %d was killed and does not end: it is left to the system", process.pid)
