@@ -57,15 +57,21 @@ def resident(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process and its descendants have used so far, those included that it has waited for."""
-    ticks = 0
+    """CPU time that a process and its descendants have used so far, those included that it has waited for.
+
+    The kernel tells it in ticks of 10 ms, and of the threads that live in nanoseconds, too: what is more is nearer.
+    """
+    total = 0.0
     for member in tree_of(pid):
         try:
             fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            threads = [thread / "schedstat" for thread in Path(f"/proc/{member}/task").iterdir()]
+            living = sum(int(path.read_text().split()[0]) for path in threads) / 1e9
         except (FileNotFoundError, ProcessLookupError):
             continue
-        ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
-    return ticks / os.sysconf("SC_CLK_TCK")
+        ticks = sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
+        total += max(ticks / os.sysconf("SC_CLK_TCK"), living)
+    return total
 
 
 class PeakMemory(threading.Thread):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools._measure import Usage, measure, tree_of
+from tools._measure import Usage, cpu_seconds, measure, tree_of
 from tools._payload import info_hash
 from tools._processes import Process, ProcessFailedError, run, wait_until
 from tools.bench.__main__ import chosen
@@ -53,6 +54,15 @@ def test_the_order_turns_about_and_the_warm_up_does_not_count() -> None:
 def test_ratios_are_of_pairs() -> None:
     ours, theirs = [Usage(wall, 1.0, 1) for wall in (1.0, 4.0, 9.0)], [Usage(wall, 1.0, 1) for wall in (2.0, 4.0, 6.0)]
     assert ratios(ours, theirs, "wall") == Spread(0.5, 1.0, 1.5)
+
+
+def test_a_figure_too_little_to_be_seen_divides_nothing() -> None:
+    assert ratios([Usage(1.0, 0.5, 1)], [Usage(1.0, 0.0, 1)], "cpu") == Spread(math.inf, math.inf, math.inf)
+
+
+def test_what_a_process_that_lives_has_used_is_seen_below_a_tick(tmp_path: Path) -> None:
+    with Process(["sleep", "60"], tmp_path / "log") as process:
+        wait_until("CPU time of an idle process", lambda: 0 < cpu_seconds(process.pid) < 0.01, 10)
 
 
 def row_of(contenders: list[Contender]) -> Row:

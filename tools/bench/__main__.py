@@ -77,6 +77,7 @@ def chosen(keys: Sequence[str]) -> list[Row]:
 def main() -> int:
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended, too
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed command is compiled once, not at every start
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     root = Path(tempfile.mkdtemp(prefix="btor-bench-", dir=arguments.where))
     disk = Path(tempfile.mkdtemp(prefix="btor-bench-", dir=arguments.disk))

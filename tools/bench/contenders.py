@@ -92,11 +92,16 @@ def libtorrent_seed(payload: Payload, workshop: Workshop, peers: Sequence[str] =
         yield process, process.wait_event("listening", START)["port"]
 
 
+def btor_seed_command(payload: Payload, options: Sequence[str] = ()) -> list[str]:
+    """It tells its port in JSON."""
+    return [*BTOR, "seed", str(payload.torrent), str(payload.content), "--json", "--port", "0", *ALONE, *options]
+
+
 @contextmanager
 def btor_seed(payload: Payload, workshop: Workshop) -> Iterator[tuple[Process, int]]:
     """Its process and port, ready: the content is hashed by then."""
     log = workshop.log("btor-seeder")
-    command = [*BTOR, "seed", str(payload.torrent), str(payload.content), "--json", "--port", "0", *ALONE]
+    command = btor_seed_command(payload)
     with Process(command, log, env=state(log)) as process:
         yield process, process.wait_event("seeding", START + payload.timeout)["port"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -66,8 +67,9 @@ def take_turns(contenders: list[Contender], rounds: int, warm_ups: int) -> dict[
 
 
 def ratios(ours: list[Usage], theirs: list[Usage], column: str) -> Spread:
-    """btor's share of the other's, round by round."""
-    return Spread.of([getattr(one, column) / getattr(other, column) for one, other in zip(ours, theirs, strict=True)])
+    """btor's share of the other's, round by round; without bound where the other's was too little to be seen."""
+    pairs = [(getattr(one, column), getattr(other, column)) for one, other in zip(ours, theirs, strict=True)]
+    return Spread.of([one / other if other else math.inf for one, other in pairs])
 
 
 def run_row(row: Row, workshop: Workshop, rounds: int, warm_ups: int) -> dict[str, Any]:
