@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
+from btor.engine.background import in_thread
 from btor.engine.check import Recheck
+from btor.engine.watch import some_named
 from btor.errors import IncompleteError, StorageError
 from btor.limits import MIB
 from btor.metainfo.bitfield import Bitfield
@@ -19,7 +20,7 @@ from btor.storage.checkpoint import Checkpoint, Snapshot
 from btor.storage.claims import FilesClaimed, user_folder
 from btor.storage.files import Content
 from btor.storage.own import open_own
-from btor.storage.resume import ResumeRecord, clean, load
+from btor.storage.resume import FileStats, ResumeRecord, clean, load
 from btor.storage.state import StateError
 from btor.storage.survey import Survey, refuse, settle, survey
 
@@ -32,15 +33,13 @@ if TYPE_CHECKING:
 SMALL_SYNC = 16 * MIB  # verified bytes that a sync at the end may make durable: nobody notices that wait
 RESUME_SPACE = 64 * MIB  # free bytes that end the waiting of a full disk
 
-Args = TypeVarTuple("Args")
-T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
 
 
 class Keeper:
     """``open`` first; then ``content``, ``have`` (verified pieces), ``device`` and ``known_from`` are there.
 
+    ``files``: the state of the files before they were checked, None if more is to be written to them.
     ``warnings``: what the person should hear about the check. ``seed_only``: nothing below the place is ever written.
     """
 
@@ -54,8 +53,10 @@ class Keeper:
         self.known_from: Literal["resume", "hash", "nothing"] = "nothing"
         self.device = 0
         self.content: Content
+        self.files: FileStats | None = None
         self._state_dir: Path | None = session.settings.state_dir
         self._claimed: FilesClaimed | None = None
+        self._alone: StateError | None = None  # why nobody could be told what is written to
         self._checkpoint: Checkpoint | None = None
         self._saving = trio.Lock()
         self._closed = False
@@ -71,9 +72,9 @@ class Keeper:
 
     async def open(self) -> None:
         """Lock the place and find out what is there. StorageError, IncompleteError."""
-        self.content = await _in_thread(self._open_content)
-        record = await _in_thread(self._claim_and_load)
-        found = await _in_thread(partial(survey, self.content, record, recheck=self._options.recheck))
+        self.content = await in_thread(self._open_content)
+        record = await in_thread(self._claim_and_load)
+        found = await in_thread(partial(survey, self.content, record, recheck=self._options.recheck))
         protect = not (self.seed_only or self._options.overwrite)
         if protect:
             refuse(self.content, found, None)
@@ -83,7 +84,7 @@ class Keeper:
             self._hashing = Recheck(self._session.disk, self._metainfo, self.content, self.have)
             await self._hashing.run(found.to_hash)
             if found.doubts:
-                found = await _in_thread(settle, self.content, found, self.have)
+                found = await in_thread(settle, self.content, found, self.have)
                 for piece in found.to_hash:
                     self.have.discard(piece)
                 await self._hashing.run(found.to_hash)
@@ -92,14 +93,16 @@ class Keeper:
         self._saved_bytes = found.trusted.count * self._metainfo.geometry.piece_length
         if protect:
             refuse(self.content, found, self.have)
-        self.warnings += [f"{path} changed since the last run: hashed again" for path in found.changed]
+        self.warnings += some_named([f"{path} changed since the last run: hashed again" for path in found.changed])
+        if self.seed_only or self.have.complete:
+            self.files = FileStats(found.files.to_bytes())
         if self.seed_only and not self.have.complete and not self._options.partial:
             missing = self.have.size - self.have.count
             raise IncompleteError(
                 f"{self.content.top}: {missing} of {self.have.size} pieces are missing or bad"
                 " (--partial seeds what is there)"
             )
-        await _in_thread(self._begin, found)
+        await in_thread(self._begin, found)
 
     def _open_content(self) -> Content:
         pool = self._session.disk.pool
@@ -111,32 +114,35 @@ class Keeper:
 
     def _claim_and_load(self) -> ResumeRecord | None:
         """The resume record, if there is one that may be believed. StorageError: somebody else writes there."""
-        info_hash, top = self._metainfo.info_hash, self.content.top
-        record = None
         with self.content.users:
             if not self.seed_only:  # first of all: a record is only as good as nobody else is at work on the files
                 self._claim()
-            if self._state_dir is None:
-                return None
-            try:
-                if not self.seed_only:
-                    clean(self._state_dir, info_hash, top)
-                record = load(self._state_dir, info_hash, top)
-            except StateError as error:
-                self._give_records_up(error)
+            record = None if self._state_dir is None else self._load_from(self._state_dir)
+            if self._alone is not None and not self.warnings:  # one warning says enough of one folder
+                self.warnings.append(f"nothing keeps another btor from writing to the same files: {self._alone}")
         if record is not None:
             self._past = (record.uploaded, record.downloaded)
             if not self._options.recheck:
                 self.banned = record.banned
         return record
 
+    def _load_from(self, state_dir: Path) -> ResumeRecord | None:
+        info_hash, top = self._metainfo.info_hash, self.content.top
+        try:
+            if not self.seed_only:
+                clean(state_dir, info_hash, top)
+            return load(state_dir, info_hash, top)
+        except StateError as error:
+            self._give_records_up(error)
+            return None
+
     def _claim(self) -> None:
-        """Nobody else may write to these files now; where nobody can be told, that is a warning."""
+        """Nobody else may write to these files now, if there is a place to say so."""
         folders = [folder for folder in (user_folder(), self._state_dir) if folder is not None]
         try:
             self._claimed = FilesClaimed(self.content, folders)
         except StateError as error:
-            self.warnings.append(f"nothing keeps another btor from writing to the same files: {error}")
+            self._alone = error
 
     def _give_records_up(self, error: StateError) -> None:
         """Go on without, after a warning, unless records were asked for; then it is the torrent's end."""
@@ -187,19 +193,19 @@ class Keeper:
                 return
             if self._checkpoint is None:
                 if durable:
-                    await _in_thread(self._sync)
+                    await in_thread(self._sync)
                 return
             self._checkpoint.banned = transfer.book.barred
             snapshot = self._checkpoint.snapshot(
                 transfer.have,
-                finished=final or transfer.have.complete,
+                finished=final or transfer.have.complete or self.seed_only,
                 uploaded=self._past[0] + transfer.uploaded,
                 downloaded=self._past[1] + transfer.downloaded,
             )
             done = transfer.done_bytes
             unsynced = final and transfer.complete and done - self._saved_bytes > SMALL_SYNC
             try:
-                await _in_thread(self._write_record, self._checkpoint, snapshot, unsynced)
+                await in_thread(self._write_record, self._checkpoint, snapshot, unsynced)
             except StateError as error:
                 self._give_records_up(error)
             else:
@@ -240,8 +246,3 @@ class Keeper:
         self.content.close()
         if self._claimed is not None:
             self._claimed.release()
-
-
-async def _in_thread(work: Callable[[*Args], T], *args: *Args) -> T:
-    """A disk can take as long as it likes: the end of a session does not wait for it."""
-    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)

@@ -40,6 +40,7 @@ from btor.engine.torrent import Torrent
 from btor.engine.transport import Address, Listener, Network, TcpNetwork, Transport
 from btor.engine.udp import UdpHub, open_udp_sockets
 from btor.engine.upload import SendBuffer
+from btor.engine.watch import Watcher
 from btor.errors import NetworkError, UsageError
 from btor.metainfo.magnet import Magnet
 from btor.metainfo.torrent_file import Metainfo
@@ -96,6 +97,7 @@ class Session:
         self.choking = Choking(settings.upload_slots, self._peers, rng)
         self.dialler = Dialler(self, self.exchanges)
         self.outage = Outage(self)
+        self.watcher = Watcher(self.transfers)
         self.torrents: dict[bytes, Torrent] = {}
         self.own_ips = OwnIps()
         self._keys = 0
@@ -336,6 +338,7 @@ class Session:
         inner.start_soon(self._tick_for_ever)
         inner.start_soon(self._flush_for_ever)
         inner.start_soon(Pacer(self.transfers).run)
+        inner.start_soon(self.watcher.run)
 
     async def finish(self) -> None:
         """After the peers are gone: records, `stopped` announces, descriptors; within ``limits.SHUTDOWN`` seconds."""

@@ -18,6 +18,7 @@ from btor.engine.events import PeerChange, PieceFailed
 from btor.engine.limiter import UploadGate
 from btor.engine.peer import Peer
 from btor.engine.pex import PeerExchange
+from btor.engine.watch import Guard
 from btor.errors import PeerError, StorageError
 from btor.limits import BLOCK
 from btor.swarm.blame import Blame
@@ -87,6 +88,7 @@ class Transfer:
         self.wasted = 0
         self.hash_failures = 0
         self.done_bytes = self._verified_bytes()
+        self.guard = Guard(self, content, torrent.keeper.files)
         self._left: OrderedDict[int, tuple[Address, bytes | None]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._turn = 0
@@ -216,7 +218,9 @@ class Transfer:
         except* PeerError as group:
             peer.close_reason = str(_first(group, PeerError))
         except* StorageError as group:
-            self.torrent.on_storage_error(_first(group, StorageError))
+            error = _first(group, StorageError)
+            if not self.guard.on_error(error):
+                self.torrent.on_storage_error(error)
         except* (OSError, trio.ClosedResourceError) as group:
             peer.close_reason = peer.close_reason or str(_first(group, Exception))
         finally:
@@ -338,6 +342,12 @@ class Transfer:
                 lacks = [piece for piece in news if not peer.source.has(piece)]
                 peer.send_haves(all_haves if len(lacks) == len(news) else b"".join(map(encode_have, lacks)))
 
+    def on_regained(self, piece: int) -> None:
+        """A piece that was lost on the disk is there again."""
+        self.picker.on_verified(piece)
+        self._news.append(piece)
+        self.session.flush_soon(self)
+
     def on_void(self, piece: int) -> None:
         """A piece that was received whole is not on disk, by no peer's fault: it must come again."""
         self.wasted += self.geometry.piece_size(piece)
@@ -400,6 +410,7 @@ class Transfer:
             if peer.upload_only:
                 peer.close("both are complete" if peer.source.complete else "both only upload")
         self.torrent.on_complete()
+        self.session.watcher.wake()
 
     # ------------------------------------------------------------------------------------------ banning
 

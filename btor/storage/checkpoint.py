@@ -14,7 +14,7 @@ from pathlib import Path
 
 from btor.errors import StorageError
 from btor.metainfo.bitfield import Bitfield
-from btor.storage.files import Content
+from btor.storage.files import NOT_THERE, Content
 from btor.storage.resume import FileStats, ResumeRecord, save
 
 
@@ -77,8 +77,10 @@ class Checkpoint:
         for index in sorted(snapshot.owed):
             try:
                 state = self._content.sync([index])[index]
-            except StorageError:
+            except StorageError as error:
                 self._suspect.add(index)
+                if self._content.is_watched and error.errno in NOT_THERE:
+                    continue  # somebody has taken it away: whoever watches sees to that
                 raise
             if index in snapshot.written:
                 self._files[index] = state

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from btor.storage.users import Users
 
 LINK = "a symbolic link is in the way, which btor does not follow here"
 NOT_REGULAR = "is not a regular file"
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL)  # or no file
 
 
 class FileStat(NamedTuple):
@@ -33,6 +34,14 @@ class FileStat(NamedTuple):
     size: int
     inode: int
     mtime_ns: int
+
+
+class ContentChangedError(StorageError):
+    """File ``index`` is not as `Content.expect` has it: somebody has changed, replaced or removed it."""
+
+    def __init__(self, path: str, index: int) -> None:
+        super().__init__("read", path, "it has changed since it was verified", errno.ESTALE)
+        self.index = index
 
 
 class Content:
@@ -67,6 +76,7 @@ class Content:
         self._open: dict[int, OpenFile] = {}
         # The last of several entries with one offset is the one that holds bytes: those before it are empty.
         self._starts = [entry.offset for entry in metainfo.files]
+        self._expected: Callable[[int], FileStat | None] | None = None
         self._last = (0, 0, 0)  # start, end, index of the file last used
         self._dirty: set[int] = set()
         self._new_entries: set[str] = set()  # folders in which something was made
@@ -185,20 +195,47 @@ class Content:
             for view in views:
                 view[:] = bytes(len(view))
             return True
-        file = self._acquire(index, writing=False)
+        file = self._acquire_to_read(index)
         try:
+            cached = None
             if cached_only and file.device not in self._pool.no_cached_reads:
                 cached = self._read_cached(file, views, position, length)
-                if cached is not None:
-                    return cached
-            done = system.read_all(file.fd, views, position, length)
+            done = length if cached is not None else system.read_all(file.fd, views, position, length)
+            self._check_unchanged(index, file)  # after the read: what was written before it shows, and later is no harm
         except OSError as error:
             raise StorageError.from_os_error("read", self.path(index), error) from error
         finally:
             self._pool.release(file)
         if done < length:
             raise StorageError("read", self.path(index), SHORTER, errno.ENODATA)
-        return True
+        return cached is not False
+
+    def expect(self, state: Callable[[int], FileStat | None]) -> None:
+        """From now on every read finds each file in the ``state`` of its index, or raises ContentChangedError."""
+        self._expected = state
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it is known how the files must be."""
+        return self._expected is not None
+
+    def _check_unchanged(self, index: int, file: OpenFile) -> None:
+        if self._expected is not None:
+            found = os.fstat(file.fd)
+            if self._expected(index) != (found.st_size, found.st_ino, found.st_mtime_ns):
+                raise ContentChangedError(self.path(index), index)
+
+    def _acquire_to_read(self, index: int) -> OpenFile:
+        try:
+            return self._acquire(index, writing=False)
+        except StorageError as error:
+            if self._expected is None or error.errno not in NOT_THERE:
+                raise
+            raise ContentChangedError(self.path(index), index) from error
+
+    def reopen(self, index: int) -> None:
+        """Open file ``index`` anew when it is next used: another one may be in its place."""
+        self._pool.close(self._open, index)
 
     def _read_cached(self, file: OpenFile, views: Sequence[memoryview], position: int, length: int) -> bool | None:
         """Whether the cache held it all; None when this file system cannot tell."""

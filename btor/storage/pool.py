@@ -73,6 +73,13 @@ class FilePool:
             if file.retired and not file.users:
                 os.close(file.fd)
 
+    def close(self, owner: dict[int, OpenFile], index: int) -> None:
+        """Close file ``index`` of ``owner`` if it is open; one in use closes when its use ends."""
+        with self._lock:
+            file = owner.get(index)
+            if file is not None:
+                self._retire(file)
+
     def close_all(self, owner: dict[int, OpenFile]) -> None:
         """Close every file of ``owner``; one in use closes when its use ends."""
         with self._lock:

@@ -50,8 +50,9 @@ class FileStats:
         size, inode, mtime_ns = _ENTRY.unpack_from(self._packed, index * _ENTRY.size)
         return None if size < 0 else FileStat(size, inode, mtime_ns)
 
-    def __setitem__(self, index: int, stat: FileStat) -> None:
-        _ENTRY.pack_into(self._packed, index * _ENTRY.size, *stat)
+    def __setitem__(self, index: int, stat: FileStat | None) -> None:
+        packed = _MISSING if stat is None else _ENTRY.pack(*stat)
+        self._packed[index * _ENTRY.size : (index + 1) * _ENTRY.size] = packed
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FileStats) and self._packed == other._packed

@@ -455,6 +455,13 @@ class Picker(Holdings):
             for key in (open_.alone.suspects & self.sources.keys()) - suspects:
                 self.sources[key].on_parole = False
 
+    def on_lost(self, piece: int) -> None:
+        """``piece`` was had and is no more: somebody has changed it on the disk."""
+        if self.have.discard(piece):
+            self._choices.put_back(piece)
+            for source in self.sources.values():
+                source.witness = None
+
     def on_failed(self, piece: int, contributors: Collection[int]) -> None:
         """All blocks of the open ``piece`` had come and its hash is wrong: it begins anew, filled by one at a time.
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from btor import bencode, limits
 from btor.errors import MetainfoError, StorageError
 from btor.metainfo.torrent_file import parse_torrent
 from btor.storage import system
-from btor.storage.files import Content, FileStat, mark
+from btor.storage.files import Content, ContentChangedError, FileStat, mark
 from btor.storage.pool import FilePool
 from tests.storage.torrents import File, get, open_content, put, random_bytes, record_writes, stream, torrent
 
@@ -313,6 +314,70 @@ def test_F3_a_short_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     assert (caught.value.operation, caught.value.errno) == ("read", errno.ENODATA)
     assert get(content, 0, len(DATA) - 1) == DATA[:-1]
     content.close()
+
+
+@pytest.mark.parametrize("how", ["time", "size", "another", "gone", "folder", "link", "pipe"])
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("cached_only", [False, True])
+def test_F3_a_file_that_is_not_as_expected_is_not_read(
+    tmp_path: Path, how: str, is_open: bool, cached_only: bool
+) -> None:
+    content = made(tmp_path)
+    put(content, DATA)
+    content.close()
+    states = content.stats()
+    content.expect(states.__getitem__)
+    assert get(content, 0, len(DATA)) == DATA
+    if not is_open:
+        content.close()
+    index = next(index for index in range(len(states)) if content.path(index).endswith("d/e/c"))
+    path = Path(content.path(index))
+    if how == "time":
+        os.utime(path, ns=(0, 1))
+    elif how == "size":
+        os.truncate(path, 5)
+    else:
+        path.rename(tmp_path / "old")
+        if how == "another":
+            path.write_bytes((tmp_path / "old").read_bytes())
+        elif how == "folder":
+            path.mkdir()
+        elif how == "link":
+            path.symlink_to(tmp_path / "old")
+        elif how == "pipe":
+            os.mkfifo(path)
+    buffer = [memoryview(bytearray(10))]
+    offset = content.files[index].offset
+    length = content.files[index].length
+    content.read_into(0, buffer)
+    if is_open and how not in ("time", "size"):  # what is open is what it was
+        content.read_into(offset, buffer, cached_only=cached_only)
+        content.reopen(index)
+    with pytest.raises(ContentChangedError, match="it has changed since it was verified") as caught:
+        content.read_into(offset, buffer, cached_only=cached_only)
+    assert (caught.value.index, caught.value.path, caught.value.exit_status) == (index, str(path), 4)
+    if how in ("time", "another"):  # as soon as it is what is expected, it is read
+        states[index] = content.stat(index)
+        assert get(content, offset, length) == DATA[offset : offset + length]
+    content.close()
+
+
+def test_F3_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = made(tmp_path)
+    put(content, DATA)
+    content.close()
+    content.expect(content.stats().__getitem__)
+    real = os.open
+
+    def denied(path: str, *args: Any, **options: Any) -> int:
+        if path == "c":
+            raise PermissionError(errno.EACCES, "denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(StorageError, match="denied") as caught:
+        get(content, 0, len(DATA))
+    assert not isinstance(caught.value, ContentChangedError)
 
 
 def test_a_read_that_the_cache_cannot_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

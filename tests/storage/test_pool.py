@@ -75,6 +75,20 @@ def test_a_writable_one_stands_in_for_one_that_is_only_read() -> None:
     pool.close_all(owner)
 
 
+def test_one_file_is_closed_when_its_use_ends() -> None:
+    pool = FilePool()
+    owner: dict[int, OpenFile] = {}
+    busy, other = opened(pool, owner, 0), opened(pool, owner, 1)
+    for index in (0, 0, 2):
+        pool.close(owner, index)
+    assert is_open(busy)
+    assert pool.take(owner, 0, writable=False) is None
+    pool.release(busy)
+    assert (is_open(busy), is_open(other)) == (False, True)
+    pool.release(other)
+    pool.close_all(owner)
+
+
 def test_owners_are_apart() -> None:
     pool = FilePool()
     one: dict[int, OpenFile] = {}

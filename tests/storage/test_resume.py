@@ -69,6 +69,8 @@ def test_file_states_change_one_by_one() -> None:
     files = FileStats(STATS.to_bytes())
     files[1] = FileStat(1, 2, 3)
     assert [files[index] for index in range(3)] == [STATS[0], FileStat(1, 2, 3), STATS[2]]
+    files[2] = None
+    assert [files[index] for index in range(3)] == [STATS[0], FileStat(1, 2, 3), None]
     assert STATS[1] is None
     assert files != STATS
 

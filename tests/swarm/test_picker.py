@@ -1073,3 +1073,21 @@ def test_suggestions_are_bounded() -> None:
         for piece in range(limits.RANDOM_FIRST_PIECES, CHOICES_MAX + 10):
             picker.on_suggest(seed, piece, 0.0)
     assert len(seed.choices) == CHOICES_MAX
+
+
+def test_a_piece_that_is_lost_on_the_disk_is_wanted_again() -> None:
+    picker = picker_of(4, 2, have=[0, 1, 2])
+    one, other = join(picker, [0, 1]), join(picker, [3])
+    assert not picker.is_interesting(one)
+    picker.on_lost(1)
+    picker.on_lost(1)
+    picker.on_lost(3)  # it was not had
+    picker.check_invariants()
+    assert set(picker.have) == {0, 2}
+    assert picker.is_interesting(one)
+    assert blocks(fetch(picker, one, 9)) == {(1, 0), (1, 1)}
+    assert blocks(fetch(picker, other, 9)) == {(3, 0), (3, 1)}
+    assert picker.have.complete
+    picker.on_lost(0)
+    picker.on_verified(0)
+    picker.check_invariants()
