@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-import trio
-
 from btor import limits
+from btor.engine.background import in_thread
 from btor.errors import MetainfoError, UnsupportedError
 from btor.metainfo.from_magnet import torrent_of
 from btor.metainfo.info_hashes import V2_ONLY
@@ -44,7 +43,7 @@ async def identify(
     if isinstance(source, Magnet):
         if source.info_hashes.v1 is None:
             raise UnsupportedError(V2_ONLY)
-        return await trio.to_thread.run_sync(_kept, source, state_dir), source
+        return await in_thread(_kept, source, state_dir), source
     return source if isinstance(source, Metainfo) else await _load(Path(source)), None
 
 
@@ -69,4 +68,4 @@ async def _load(path: Path) -> Metainfo:
         large = os.path.getsize(path) > LARGE_TORRENT  # noqa: ASYNC240  # one stat
     except OSError:
         large = False  # load_metainfo says what is wrong
-    return await trio.to_thread.run_sync(load_metainfo, path) if large else load_metainfo(path)
+    return await in_thread(load_metainfo, path) if large else load_metainfo(path)

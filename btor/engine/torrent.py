@@ -11,7 +11,7 @@ import trio
 from btor import limits
 from btor.engine import report
 from btor.engine.announcing import Announcing
-from btor.engine.background import see_through
+from btor.engine.background import in_thread, see_through
 from btor.engine.disk import NO_SPACE
 from btor.engine.events import (
     Checked,
@@ -290,7 +290,7 @@ class Torrent(Announcing):
                         self._leave_swarm()
                     self._away.set()
         data = torrent_of(info, self.magnet)
-        metainfo = await trio.to_thread.run_sync(parse_torrent, data) if len(data) > LARGE else parse_torrent(data)
+        metainfo = await in_thread(parse_torrent, data) if len(data) > LARGE else parse_torrent(data)
         if metainfo.private:  # peers of other sources are none of its swarm, and its trackers are asked in turn
             self._leave_swarm()
             gathering.book.forget_swarm()
@@ -306,7 +306,7 @@ class Torrent(Announcing):
         if settings.state_dir is None:
             return
         try:
-            await trio.to_thread.run_sync(stored_metadata.save, settings.state_dir, self.info_hash, data)
+            await in_thread(stored_metadata.save, settings.state_dir, self.info_hash, data)
         except StateError as error:
             if settings.state_dir_required:
                 raise

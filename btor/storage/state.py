@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from pathlib import Path
 
 from btor.errors import StorageError
 from btor.storage import system
 
-_NEW = ".new-"  # and the number of the process that writes it
+_NEW = ".new-"  # then the number of the process that writes it, and something that nobody else has
 FOLDER = "resume"  # below the state directory, which may be one that a person named and uses for other things too
 
 
@@ -69,13 +71,18 @@ def replace_private(path: str, data: bytes, *, previous: str, keep_previous: boo
     What was there becomes ``previous``, or with ``keep_previous`` False neither stays. StateError; then what was
     there is still there.
     """
-    new = f"{path}{_NEW}{os.getpid()}"  # several processes may seed one place
+    new = f"{path}{_NEW}{os.getpid()}-{secrets.token_hex(4)}"  # several sessions and processes may seed one place
     try:
-        _write_durably(new, data)
-        _remove(previous)
-        if keep_previous:
-            _keep(path, previous)
-        os.replace(new, path)
+        try:
+            _write_durably(new, data)
+            _remove(previous)
+            if keep_previous:
+                _keep(path, previous)
+            os.replace(new, path)
+        except OSError:
+            with contextlib.suppress(OSError):  # it is only litter, and the first error is what matters
+                _remove(new)
+            raise
         system.sync_folder(os.path.dirname(path))
     except OSError as error:
         raise StateError.from_os_error("write", path, error) from error
@@ -86,8 +93,8 @@ def remove_unfinished(path: str) -> None:
     folder, name = os.path.split(path)
     try:
         for found in os.listdir(folder):
-            writer = found.removeprefix(name + _NEW)
-            if writer != found and writer.isdecimal() and not system.process_lives(int(writer)):
+            writer = found.removeprefix(name + _NEW).partition("-")[0]
+            if found.startswith(name + _NEW) and writer.isdecimal() and not system.process_lives(int(writer)):
                 _remove(os.path.join(folder, found))
     except OSError as error:
         raise StateError.from_os_error("clean", folder, error) from error

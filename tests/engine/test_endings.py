@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from btor import limits
-from btor.engine import keeper
+from btor import bencode, limits
+from btor.engine import identify, keeper
 from btor.engine.background import see_through
 from btor.engine.events import Event, PieceFailed, Stopped
 from btor.engine.session import Session
@@ -24,6 +24,7 @@ from btor.storage import resume
 from btor.storage.checkpoint import Checkpoint
 from btor.storage.claims import FilesClaimed, user_folder
 from btor.storage.files import Content
+from btor.storage.load import load_metainfo
 from btor.storage.pool import FilePool
 from tests.engine.support import Lab, hear_interest, hear_requests, next_event, sample, scenario, until
 from tests.simulated.scripted_peer import UNCHOKE, ScriptedPeer
@@ -161,6 +162,28 @@ def test_writes_that_end_in_time_are_recorded(
     async def let_go() -> None:
         await trio.sleep(0.2)
         hanging.free.set()
+
+    on_loopback(tmp_path, test)
+
+
+def test_a_large_torrent_file_that_cannot_be_read_is_given_up(
+    tmp_path: Path, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identify, "LARGE_TORRENT", 0)
+    monkeypatch.setattr(identify, "load_metainfo", hanging.around(load_metainfo))
+    path = tmp_path / "x.torrent"
+    path.write_bytes(bencode.encode({b"info": bencode.decode(CONTENT.metainfo.info, depth=9, tokens=99)}))
+
+    async def test(lab: Lab) -> None:
+        async with lab.open() as session:
+            began = time.monotonic()
+            with trio.move_on_after(0.1):
+                await session.add(path, directory=tmp_path)
+            assert time.monotonic() - began < SOON
+            assert hanging.entered == 1
+            hanging.free.set()
+            found = await session.add(path, directory=tmp_path)
+            assert found.info_hash == CONTENT.metainfo.info_hash
 
     on_loopback(tmp_path, test)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -120,14 +121,38 @@ def test_F1_a_failed_replacement_leaves_what_was_there(
             replace(tmp_path / "record", b"3")
     assert (caught.value.operation, caught.value.errno) == ("write", code)
     assert (tmp_path / "record").read_bytes() == b"2"
+    if call != "unlink":
+        assert set(os.listdir(tmp_path)) <= {"record", "record.old"}
     replace(tmp_path / "record", b"4")
     assert (tmp_path / "record").read_bytes() == b"4"
 
 
+def test_two_writers_of_one_process_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sessions may seed one place. What one writes is never half of the other's."""
+    real = state._write_durably
+    names: list[str] = []
+
+    def write(path: str, data: bytes) -> None:
+        names.append(path)
+        real(path, data)
+        if len(names) == 1:
+            replace(tmp_path / "record", b"other")
+            assert Path(path).read_bytes() == data
+
+    monkeypatch.setattr(state, "_write_durably", write)
+    replace(tmp_path / "record", b"one")
+    assert (tmp_path / "record").read_bytes() == b"one"
+    assert (tmp_path / "record.old").read_bytes() == b"other"
+    assert sorted(os.listdir(tmp_path)) == ["record", "record.old"]
+
+
 @pytest.mark.parametrize("temporary", [True, False])
-def test_T9_a_planted_link_is_not_written_through(tmp_path: Path, temporary: bool) -> None:
+def test_T9_a_planted_link_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: bool
+) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "guessed")
     (tmp_path / "victim").write_bytes(b"precious")
-    (tmp_path / (f"record.new-{os.getpid()}" if temporary else "record")).symlink_to("victim")
+    (tmp_path / (f"record.new-{os.getpid()}-guessed" if temporary else "record")).symlink_to("victim")
     if temporary:
         with pytest.raises(StorageError):
             replace(tmp_path / "record", b"1")
@@ -153,9 +178,10 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
 def test_only_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         pass
-    own, other = f"record.new-{os.getpid()}", f"record.new-{os.getppid()}"
-    kept = {"record", "record.old", own, other, "record.new-x", "record.new-", f"another.new-{dead.pid}"}
-    for name in (*kept, f"record.new-{dead.pid}"):
+    own, other = f"record.new-{os.getpid()}-ab", f"record.new-{os.getppid()}"
+    kept = {"record", "record.old", own, other, "record.new-x", "record.new-", f"another.new-{dead.pid}-ab"}
+    kept |= {str(dead.pid), f"{dead.pid}-ab"}
+    for name in (*kept, f"record.new-{dead.pid}", f"record.new-{dead.pid}-ab"):
         (tmp_path / name).write_bytes(b"")
     remove_unfinished(str(tmp_path / "record"))
     assert set(os.listdir(tmp_path)) == kept
