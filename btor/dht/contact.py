@@ -22,7 +22,7 @@ _LOOPBACK6: Final = bytes(15) + b"\x01"
 
 
 class Contact:
-    """One node at one address. Never changes, and may be shared.
+    """One node at one address. Never changes, may be shared, and equals what has the same bytes.
 
     ``compact``: its entry in `nodes`, 26 or 38 bytes; ``id``: 20 bytes, ``number`` the same as an integer; ``host``:
     what counts as one node, the packed IP, on loopback with the port; ``network``: the first bytes of its /24 or /64.
@@ -48,6 +48,12 @@ class Contact:
         self.host = compact[ID:] if self.is_loopback else ip
         self._fits: bool | None = None
         self._reach: Reach | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Contact) and self.compact == other.compact
+
+    def __hash__(self) -> int:
+        return hash(self.compact)
 
     def __repr__(self) -> str:
         return f"<Contact {self.id.hex()[:8]} at {self.address[0]} port {self.address[1]}>"

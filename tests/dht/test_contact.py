@@ -161,3 +161,13 @@ def test_an_ipv4_mapped_address_is_nobodys() -> None:
 )
 def test_nobody_points_us_into_a_network_that_he_is_not_in(teller: str, named: str, may: bool) -> None:
     assert contact(named).may_be_named_by(contact(teller)) is may
+
+
+def test_the_same_bytes_are_the_same_node() -> None:
+    """However many were met in between, so that a node remembered is not made again."""
+    one = Contact(contact("5.6.7.8").compact)
+    assert one is not contact("5.6.7.8")
+    assert one == contact("5.6.7.8")
+    assert one in {contact("5.6.7.8")}
+    assert one != contact("5.6.7.8", port=2)
+    assert one != "5.6.7.8"
