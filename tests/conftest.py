@@ -1,4 +1,4 @@
-"""For the whole suite: a state folder and a DHT of its own, calm Hypothesis, and a list of the interop tests that ran."""
+"""For the whole suite: a state folder and a DHT of its own, calm Hypothesis, and a list of the interop tests run."""
 
 from __future__ import annotations
 
