@@ -67,8 +67,8 @@ def _raw_names(metainfo: Metainfo, top: Path) -> dict[int, tuple[str, ...]]:
     names = {}
     for index, raw in changed.items():
         # one's changed name may be another's own: what fits more files counts, where it leads to anything
-        first = raw if more_raw > 0 else metainfo.files[index].path[1:]
-        if (first is raw) == os.path.lexists(top.joinpath(*first)):
+        is_there = os.path.lexists(top.joinpath(*raw))  # not so for a name that this system cannot have
+        if is_there and (more_raw > 0 or not os.path.lexists(top.joinpath(*metainfo.files[index].path[1:]))):
             names[index] = raw
     return names
 
