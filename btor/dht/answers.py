@@ -10,7 +10,7 @@ from btor.dht.tokens import Tokens
 from btor.limits import DHT_ANSWER, DHT_SAMPLE_INTERVAL
 from btor.wire import krpc
 from btor.wire.address import COMPACT4, COMPACT6, Address
-from btor.wire.krpc import WANT4, WANT6, Failure, Message, Query, Reply
+from btor.wire.krpc import NODE4, NODE6, WANT4, WANT6, Failure, Message, Query, Reply
 
 if TYPE_CHECKING:
     import random
@@ -71,11 +71,17 @@ class Answers:
         nodes6: bytes | None,
         now: float,
     ) -> Reply:
-        room = DHT_ANSWER - FIXED - len(nodes or b"") - len(nodes6 or b"")
+        room = DHT_ANSWER - FIXED
         seeds = peers = None
         if query.scrape:
             seeds, peers = self.store.filters(info_hash, now)
             room -= FILTERS
+            if nodes and nodes6:  # not all of both fit beside the filters: of the other family as many as do
+                if self._family == WANT4:
+                    nodes6 = nodes6[: (room - len(nodes)) // NODE6 * NODE6]
+                else:
+                    nodes = nodes[: (room - len(nodes6)) // NODE4 * NODE4]
+        room -= len(nodes or b"") + len(nodes6 or b"")
         return Reply(
             query.transaction,
             node_id,

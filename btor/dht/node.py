@@ -324,6 +324,8 @@ class Node:
         asked = pending.asked
         if pending.address not in self._routers:
             self.table.on_reply(contact, now)
+            if self._own is None and self._own_due == NEVER:  # the first one came to us
+                self._own_due = now
         if reply.ip and (len(reply.ip) == 18) == self.ipv6 and self.votes.add(contact, reply.ip[:-2]):
             self._on_new_address(now)
         if isinstance(asked, Contact) and asked.id != reply.id:
@@ -407,11 +409,10 @@ class Node:
 
     def _on_own_end(self, lookup: Lookup, now: float) -> None:
         self._own = None
-        if lookup.answered:
-            self._settled = True
-            self._own_retry = limits.DHT_BOOTSTRAP_RETRY_MIN
-            wait = limits.DHT_REFRESH
-        else:
+        self._settled = self._settled or lookup.answered > 0
+        if len(self.table) >= limits.DHT_BUCKET:
+            wait, self._own_retry = limits.DHT_REFRESH, limits.DHT_BOOTSTRAP_RETRY_MIN
+        else:  # nobody there, or few so far
             wait, self._own_retry = self._own_retry, min(2 * self._own_retry, limits.DHT_BOOTSTRAP_RETRY_MAX)
         self._own_due = min(self._own_due, now + wait * (1 + JITTER * self._rng.random()))
 

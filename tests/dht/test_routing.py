@@ -218,6 +218,15 @@ def test_closest_are_the_closest() -> None:
     assert table.closest(table.own) == sorted(nodes, key=lambda node: node.number ^ table.own)[:K]
 
 
+def test_all_are_named_where_there_are_few() -> None:
+    table = Table(OWN)
+    nodes = [local(bits, 1 << 159 - bits) for bits in (0, 3, 7)]
+    for node in nodes:
+        table.on_reply(node, 0.0)
+    for target in (0, FAR, 1 << 156, 1 << 155):
+        assert table.closest(target) == sorted(nodes, key=lambda node: node.number ^ target)
+
+
 def rng_bytes(seed: int) -> bytes:
     return random.Random(seed).randbytes(20)
 

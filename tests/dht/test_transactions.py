@@ -61,6 +61,15 @@ def test_slow_then_late() -> None:
     assert transactions.next_due() == float("inf")
 
 
+def test_what_was_answered_is_not_due() -> None:
+    transactions: Transactions[None] = Transactions(random.Random(1))
+    first, second = transactions.start(A, None, 0.0), transactions.start(B, None, 0.5)
+    transactions.close(first.transaction, A)
+    assert transactions.next_due() == 0.5 + limits.DHT_SLOW
+    transactions.close(second.transaction, B)
+    assert transactions.next_due() == float("inf")
+
+
 @given(st.floats(0, 1e7))
 def test_what_is_due_is_taken(sent: float) -> None:
     """Rounding must not leave something that is due for ever and never taken."""
