@@ -29,8 +29,8 @@ lint: $(TEST_READY)
 	$(BIN)/mypy
 
 coverage: $(TEST_READY)
-	$(BIN)/python -m coverage run -m pytest tests/test_bencode.py tests/metainfo tests/wire tests/swarm
-	$(BIN)/python -m coverage report --fail-under=100 --show-missing --include='btor/metainfo/*,btor/wire/*,btor/swarm/*'
+	$(BIN)/python -m coverage run -m pytest tests/test_bencode.py tests/metainfo tests/wire tests/swarm tests/dht
+	$(BIN)/python -m coverage report --fail-under=100 --show-missing --include='btor/metainfo/*,btor/wire/*,btor/swarm/*,btor/dht/*'
 
 bench: $(TEST_READY)
 	$(BIN)/python -m tools.bench
