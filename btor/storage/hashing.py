@@ -6,7 +6,6 @@ their pipes by itself, with ``command``, ``encode_job`` and ``ResultDecoder``; v
 
 from __future__ import annotations
 
-import logging
 import os
 import selectors
 import subprocess
@@ -21,8 +20,6 @@ from btor.errors import StorageError
 from btor.limits import KIB, MIB
 from btor.metainfo.geometry import Geometry
 from btor.storage import hasher
-
-_log = logging.getLogger(__name__)
 
 Segment = tuple[str | None, int, int]
 """(path, offset in the file, length): a stretch of content on disk. Path None: that many zeros."""
@@ -169,7 +166,9 @@ class _Child:
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:
-            _log.warning(
+            import logging  # here, for `verify` starts without it
+
+            logging.getLogger(__name__).warning(
                 "the hasher process %d was killed and does not end: it is left to the system", self.process.pid
             )
 
