@@ -42,12 +42,15 @@ def torrent(album: Album, tmp_path: Path) -> Path:
     return album.with_trackers(tmp_path / "album.torrent")
 
 
-def test_btor_finds_a_seeder_that_announced(album: Album, torrent: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["torrent", "magnet"])
+def test_btor_finds_a_seeder_that_announced(source: str, album: Album, torrent: Path, tmp_path: Path) -> None:
+    """From a node that is neither the seeder nor one that stores the info-hash."""
+    wanted = torrent if source == "torrent" else f"magnet:?xt=urn:btih:{album.info_hash}"
     with libtorrent_net(tmp_path / "net", "--torrent", str(torrent), "--seed", str(album.content)) as (net, nodes):
         wait_until("announced", lambda: len(storing(net)) >= MANY, START)
         entrance = next(node for node in nodes if node not in storing(net))
         here = tmp_path / "here"
-        with _btor.download(torrent, here, tmp_path / "btor", options=entering_at(entrance)) as btor:
+        with _btor.download(wanted, here, tmp_path / "btor", options=entering_at(entrance)) as btor:
             btor.check(TRANSFER)
         assert album.differences(here) == []
 
