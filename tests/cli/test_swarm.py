@@ -102,13 +102,17 @@ def test_what_is_wrong_before_it_starts(tmp_path: Path) -> None:
 
 
 def children_of(process: subprocess.Popen[str], number: int) -> dict[str, int]:
-    """The commands and ids of the first children, whichever thread has started them."""
-    assert process.stdout is not None
+    """The commands and ids of the first children, whichever thread has started them.
+
+    One that has not come to its own program yet is a copy of the parent, with the parent's command.
+    """
     while True:
         threads = Path(f"/proc/{process.pid}/task").glob("*/children")
         children = [pid for thread in threads for pid in thread.read_text().split()]
-        if len(children) >= number:
-            return {Path(f"/proc/{pid}/cmdline").read_text().split("\0")[3]: int(pid) for pid in children}
+        words = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children]
+        commands = [line[3] for line in words if line[1:3] == ["-m", "btor"] and line[3] != "swarm"]
+        if len(commands) == len(children) >= number:
+            return dict(zip(commands, map(int, children), strict=True))
         assert process.poll() is None
         time.sleep(0.05)
 
