@@ -117,7 +117,7 @@ def met(process: Process) -> set[str]:
 
 def test_we_tell_libtorrent_of_a_third(album: Album, tmp_path: Path) -> None:
     with (
-        _btor.seed(album.torrent, album.content, tmp_path / "seed", options=LOCAL) as seeder,
+        _btor.seed(album.torrent, album.content, tmp_path / "seed", options=[*LOCAL, "--max-upload", "2M"]) as seeder,
         _btor.download(
             album.torrent,
             tmp_path / "middle",
