@@ -20,8 +20,9 @@ help:
 demo: $(RUN_READY)
 	@$(BIN)/python -m tools.demo
 
+# Three workers on two cores: some tests mostly wait for other programs.
 test: $(TEST_READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

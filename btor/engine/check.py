@@ -53,6 +53,7 @@ class Recheck:
             )
         for _ in range(children * JOBS_AHEAD):
             await window.acquire()
+        self._disk.hashers.rest()
 
     def _on_child_result(self, window: trio.Semaphore, first: int, result: HashResult) -> None:
         window.release()

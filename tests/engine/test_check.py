@@ -48,6 +48,20 @@ async def test_all_good(tmp_path: Path, hashers: int) -> None:
     assert await hashed(CONTENT, tmp_path, hashers) == (set(range(CONTENT.pieces)), CONTENT.pieces)
 
 
+async def test_children_end_with_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "SMALL", 0)
+    CONTENT.write(tmp_path)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            checker, _ = recheck(CONTENT, tmp_path, nursery, 2)
+            await checker.run(Bitfield.full(CONTENT.pieces))
+            children = checker._disk.hashers._children
+            assert children
+            while children:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+
 async def test_one_bad_byte(tmp_path: Path, hashers: int) -> None:
     CONTENT.write(tmp_path)
     data = bytearray(CONTENT.content[100_005:400_005])

@@ -238,6 +238,29 @@ async def test_an_idle_child_is_let_go(file: str, mock_clock: MockClock) -> None
         assert len(pids(found)) == 1
 
 
+async def test_at_rest_idle_children_end_and_busy_ones_go_on(file: str) -> None:
+    results = Results()
+    async with hashers(2) as found:
+        for number in range(2):
+            found.submit(span(file, number), results.into(number), children=2)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        await results.wait(2)
+        idle, busy = pids(found)
+        os.kill(busy, signal.SIGSTOP)
+        job = Job(3, span(file, 2))
+        found._jobs[3] = (job, results.into(2))
+        found._children[1].send(job)
+        found.rest()
+        while idle in pids(found):
+            await trio.lowlevel.checkpoint()
+        assert pids(found) == [busy]
+        os.kill(busy, signal.SIGCONT)
+        await results.wait(3)
+        assert pids(found) == [busy]
+    assert results.by_number[2].digest == digest(2)
+
+
 async def test_a_slow_job_is_not_taken_for_idleness(file: str, mock_clock: MockClock) -> None:
     results = Results()
     async with hashers(1, limit=1000) as found:

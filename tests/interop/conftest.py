@@ -1,4 +1,4 @@
-"""What the interop tests share: the marker, one worker for all of them, and one torrent of at least 64 MiB."""
+"""What the interop tests share: the marker, the workers that run them, and one torrent of at least 64 MiB."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ PIECE_LENGTH = 256 * 1024
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of them on one worker, one after the other: each keeps two or more processes busy."""
+    """One after the other on two workers: each keeps two or more processes busy, but for those that mostly wait."""
     for item in items:
         if "tests/interop/" in item.nodeid:
             item.add_marker(pytest.mark.interop)
-            item.add_marker(pytest.mark.xdist_group("interop"))
+            waits = "transmission" in item.nodeid  # for its next round of 10 s
+            item.add_marker(pytest.mark.xdist_group("interop that waits" if waits else "interop"))
 
 
 @dataclass(frozen=True)
