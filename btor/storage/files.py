@@ -262,6 +262,8 @@ class Content:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode):
                 raise StorageError("open", self.path(index), NOT_REGULAR, errno.EINVAL)
+        if writing and not found.st_size:  # most likely just made
+            self._new_entries.add(os.path.dirname(self.path(index)))
         if writing and found.st_size < self.files[index].length:
             with self._closing_on_error("extend", index, fd):
                 os.ftruncate(fd, self.files[index].length)
@@ -297,16 +299,12 @@ class Content:
 
     def _open_or_make(self, index: int) -> int:
         try:
-            return self._open_flags(index, os.O_RDWR)
-        except FileNotFoundError:
-            pass
-        try:
-            fd = self._open_flags(index, os.O_RDWR | os.O_CREAT)
+            return self._open_flags(index, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             self._make_folders(self.parts(index))
-            fd = self._open_flags(index, os.O_RDWR | os.O_CREAT)
-        self._new_entries.add(os.path.dirname(self.path(index)))
-        return fd
+        except PermissionError:  # Linux refuses O_CREAT of somebody else's file in a folder such as /tmp
+            return self._open_flags(index, os.O_RDWR)
+        return self._open_flags(index, os.O_RDWR | os.O_CREAT)
 
     def _open_flags(self, index: int, flags: int) -> int:
         if self.follow_links:

@@ -139,7 +139,7 @@ class _Surveyor:
         A removed file's inode is soon another's, so it is a sign only with the size that btor gave the file, and only
         where the record names nothing of it: of what it names something would still be good.
         """
-        if self.record is None or then is None or (then.inode, then.size) != (now.inode, now.size):
+        if self.record is None or then is None or not self._is_same(then, now, index):
             return False
         have = self.record.have
         return not any(piece in have for piece in self.content.pieces_of(index))
@@ -150,12 +150,19 @@ class _Surveyor:
             return False
         if then is None:  # made by btor after the record, unless that was the last thing btor did: at full length
             return not self.record.finished and now.size == self.content.files[index].length
-        if (then.size, then.inode) != (now.size, now.inode):
+        if not self._is_same(then, now, index):
             return False
         if then.mtime_ns < now.mtime_ns and not self.record.finished:
             self.doubted.append(index)
             return True
         return then.mtime_ns == now.mtime_ns
+
+    def _is_same(self, then: FileStat, now: FileStat, index: int) -> bool:
+        """Whether it is the file of then, by inode and size. Its first write gives a file the size that it shall have,
+        and btor may have ended between that, or the making of it, and the next record."""
+        assert self.record is not None
+        extended = then.size < now.size == self.content.files[index].length and not self.record.finished
+        return then.inode == now.inode and (then.size == now.size or extended)
 
     def _mark_unnamed_data(self, index: int, size: int) -> None:
         """Of a file at its word, only what the record does not name and what is no hole is worth hashing."""

@@ -249,6 +249,24 @@ def test_another_file_of_the_same_size_and_time(content: Content, finished: bool
     refuse(content, found, good)
 
 
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("recheck", [False, True])
+def test_a_kill_after_the_first_write_to_a_file_that_the_record_knows_as_empty(
+    tmp_path: Path, finished: bool, recheck: bool
+) -> None:
+    content = open_content(METAINFO, tmp_path / "content")
+    content.prepare()
+    Path(content.path(A)).touch()  # made, and then btor was killed
+    record = recorded(content, bits(), finished=finished)
+    put(content, bytes(4 * BLOCK), 0)  # the first write makes it as long as it shall be; no piece is whole yet
+    with open(content.path(A), "r+b") as file:
+        file.write(b"half of a piece")
+    found = look(content, record, recheck=recheck)
+    content.close()
+    assert found.strangers == ((A,) if finished else ())
+    assert not found.trusted.count
+
+
 def test_a_shorter_file(content: Content) -> None:
     record = recorded(content, finished=False)
     os.truncate(content.path(C), 3 * BLOCK)
