@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, TypeVarTuple
 
 import trio
@@ -29,3 +30,27 @@ async def see_through(in_background: Callable[..., None], child: Callable[..., A
 async def in_thread(work: Callable[[*Args], T], *args: *Args) -> T:
     """``work(*args)`` in a thread. A disk can take as long as it likes: the end of a session does not wait for it."""
     return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
+
+
+@asynccontextmanager
+async def sheltered_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks go on when who opened it is cancelled from outside, so that the block can end with their
+    help. They are cancelled when the block has ended."""
+    ready = trio.Event()
+    nursery: trio.Nursery
+
+    async def hold() -> None:
+        nonlocal nursery
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                ready.set()
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as holder:
+        holder.start_soon(hold)
+        with trio.CancelScope(shield=True):  # of one step: not so `Nursery.start`, which, cancelled, waits for its end
+            await ready.wait()
+        try:
+            yield nursery
+        finally:
+            nursery.cancel_scope.cancel()

@@ -17,6 +17,7 @@ import trio
 
 from btor import limits
 from btor.engine.announce import Announcer
+from btor.engine.background import sheltered_nursery
 from btor.engine.choking import Choking
 from btor.engine.contain import Container
 from btor.engine.counters import Counters
@@ -455,7 +456,7 @@ async def open_session(
     """
     session = Session(settings or Settings(), network or TcpNetwork(), rng or random.SystemRandom())
     try:
-        async with trio.open_nursery() as outer:
+        async with sheltered_nursery() as outer:
             await session.start(outer)
             try:
                 async with trio.open_nursery() as inner:
@@ -465,7 +466,6 @@ async def open_session(
             finally:
                 with trio.CancelScope(shield=True):
                     await session.finish()
-                outer.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise _unwrapped(group) from None
     finally:  # the hashers have ended, so that their CPU time is known

@@ -6,6 +6,8 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from btor.storage.claims import FilesClaimed, user_folder
 from btor.storage.files import Content
 from btor.storage.load import load_metainfo
 from btor.storage.pool import FilePool
+from btor.wire.tracker_http import AnnounceReply
 from tests.engine.support import Lab, hear_interest, hear_requests, next_event, sample, scenario, until
+from tests.engine.test_announce import Trackers
 from tests.simulated.scripted_peer import UNCHOKE, ScriptedPeer
 
 CONTENT = sample(40 * 2 * BLOCK)
@@ -380,3 +384,43 @@ async def test_a_dial_that_succeeds_while_the_peers_go_comes_too_late(lab: Lab) 
     await trio.sleep(1)
     await found.remove()
     assert open_at_the_end == [False]
+
+
+# --- an end from outside -----------------------------------------------------------------------------------------
+
+
+@scenario()
+@pytest.mark.parametrize("how", ["leave", "cancel", "raise"])
+async def test_every_way_to_end_a_session_is_in_good_order(lab: Lab, how: str) -> None:
+    """The tracker hears that we stop, and the record names all that is verified and all that was uploaded."""
+    trackers = Trackers(lab.world, lab.nursery)
+    await trackers.http("8.8.8.1", AnnounceReply(interval=1_800))
+    metainfo = replace(CONTENT.metainfo, trackers=(("http://8.8.8.1/announce",),))
+    folder, state = lab.place(), lab.place()
+    seeder = await lab.serving(CONTENT, up=2 * BLOCK)
+    leeching = await lab.session()
+    seen: dict[str, Any] = {}
+
+    async def run(scope: trio.CancelScope) -> None:
+        async with lab.open(state_dir=state) as session:
+            found = await session.add(metainfo, directory=folder, peers=[seeder])
+            await until(lambda: found.status().have_pieces == 2, step=0.1)
+            leecher = await leeching.add(CONTENT.metainfo, directory=lab.place(), peers=[lab.address(session)])
+            await until(lambda: leecher.status().have_pieces == 2, step=0.1)
+            seen.update(torrent=found)
+            if how == "cancel":
+                scope.cancel()
+                await trio.sleep_forever()
+            if how == "raise":
+                raise KeyError("of the caller")
+
+    with trio.CancelScope() as scope, pytest.raises(KeyError) if how == "raise" else nullcontext():
+        await run(scope)
+    transfer = seen["torrent"].transfer
+    record = resume.load(state, metainfo.info_hash, folder / "content")
+    assert record is not None
+    assert record.finished
+    assert transfer.have.count >= 2
+    assert (record.have, record.uploaded) == (transfer.have, transfer.uploaded)
+    assert record.uploaded >= 4 * BLOCK
+    assert trackers.events() == ["started", "stopped"]
