@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from btor.engine.transfer import Transfer
     from btor.metainfo.torrent_file import Metainfo
 
-SMALL_SYNC = 16 * MIB  # verified bytes that a sync at the end may make durable: nobody notices that wait
+SMALL_SYNC = 16 * MIB  # downloaded bytes that a sync at the end may make durable: nobody notices that wait
 RESUME_SPACE = 64 * MIB  # free bytes that end the waiting of a full disk
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Keeper:
         self._hashing: Recheck | None = None
         self.banned: tuple[str, ...] = ()  # IPs that earlier runs barred
         self._past = (0, 0)  # uploaded and downloaded in earlier runs
-        self._saved_bytes = 0  # verified when the record was last written
+        self._saved_bytes = 0  # verified by the check, or when the record was last written
 
     @property
     def checked_pieces(self) -> int:
@@ -90,7 +90,7 @@ class Keeper:
                 await self._hashing.run(found.to_hash)
         elif found.trusted.count:
             self.known_from = "resume"
-        self._saved_bytes = found.trusted.count * self._metainfo.geometry.piece_length
+        self._saved_bytes = self.have.count * self._metainfo.geometry.piece_length
         if protect:
             refuse(self.content, found, self.have)
         self.warnings += some_named([f"{path} changed since the last run: hashed again" for path in found.changed])
@@ -185,8 +185,8 @@ class Keeper:
         Not to be cancelled but by the end of the session: a second one would meet the thread of the first. A record
         that cannot be written is given up with one more of ``warnings``.
 
-        ``final``: nothing is written after; with much complete content to sync, the record then names only what was
-        durable before. ``durable``: sync the content even where no record is kept.
+        ``final``: nothing is written after; with much downloaded and complete content to sync, the record then names
+        only what was durable before. ``durable``: sync the content even where no record is kept.
         """
         async with self._saving:
             if transfer is None or self._closed:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from dataclasses import dataclass, replace
 
 from btor import limits
 from btor.errors import StorageError
+from btor.limits import MIB
 from btor.metainfo.bitfield import Bitfield
 from btor.storage.files import Content, FileStat, mark
 from btor.storage.resume import FileStats, ResumeRecord
@@ -85,6 +87,8 @@ class _Surveyor:
                 mark(self.present, piece, piece)
                 mark(self.denied, piece, piece)
         trusted &= ~_int(self.denied)
+        if self.record is not None:
+            self._mark_zeros()
         to_hash = _int(self.present) & ~_int(self.absent) & ~trusted
         return Survey(
             _bitfield(trusted, count),
@@ -165,17 +169,40 @@ class _Surveyor:
         return then.inode == now.inode and (then.size == now.size or extended)
 
     def _mark_unnamed_data(self, index: int, size: int) -> None:
-        """Of a file at its word, only what the record does not name and what is no hole is worth hashing."""
+        """Of a file at its word, only what the record does not name and what is no hole is worth hashing, and zeros."""
         assert self.record is not None
         have = self.record.have
         if size and not (have.complete or all(piece in have for piece in self.content.pieces_of(index))):
             for start, end in self.content.data_ranges(index):
                 self._mark(self.present, index, start, min(end, size))
 
+    def _mark_zeros(self) -> None:
+        """A hole may be content: of a piece that is all zeros, in a file that somebody else wrote and left sparse."""
+        geometry = self.content.geometry
+        pieces = self.content.metainfo.pieces
+        last = geometry.piece_count - 1
+        zeros = _sha1_of_zeros(geometry.piece_length)
+        at = pieces.find(zeros)
+        while at >= 0:
+            piece, odd = divmod(at, len(zeros))
+            if not odd:
+                mark(self.present, piece, piece)
+            at = pieces.find(zeros, at + 1)
+        if self.content.metainfo.piece_hash(last) == _sha1_of_zeros(geometry.last_piece_length):
+            mark(self.present, last, last)
+
     def _mark(self, marks: bytearray, index: int, start: int, end: int) -> None:
         offset = self.content.files[index].offset
         piece_length = self.content.geometry.piece_length
         mark(marks, (offset + start) // piece_length, (offset + end - 1) // piece_length)
+
+
+def _sha1_of_zeros(length: int) -> bytes:
+    sha1 = hashlib.sha1(usedforsecurity=False)
+    zeros = bytes(min(length, MIB))
+    for start in range(0, length, MIB):
+        sha1.update(zeros[: length - start])
+    return sha1.digest()
 
 
 def _int(marks: bytearray) -> int:

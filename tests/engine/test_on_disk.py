@@ -368,6 +368,27 @@ async def test_a_file_that_was_deleted_since_the_last_run(lab: Lab) -> None:
 
 
 @scenario()
+@pytest.mark.parametrize("dirty", [0, 1])
+async def test_what_was_found_by_hashing_is_not_hashed_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, dirty: int
+) -> None:
+    """However much it is: only much that was just downloaded is not worth a sync at the end."""
+    monkeypatch.setattr(keeper, "SMALL_SYNC", 4 * BLOCK)
+    folder = lab.place() / "content"
+    CONTENT.write(folder / "content")
+    if dirty:
+        with open(folder / "content", "r+b") as file:  # noqa: ASYNC230  # one write
+            file.write(bytes(10))
+    seeder = await lab.seed(CONTENT)
+    async with run(lab, CONTENT, seeder, folder=folder) as first:
+        await first.wait_complete()
+    assert (await checked(first)).from_ == "hash"
+    async with run(lab, CONTENT, folder=folder) as second:
+        assert (await checked(second)).from_ == "resume"
+        assert hashed(second) == 0
+
+
+@scenario()
 async def test_recheck(lab: Lab) -> None:
     folder = lab.place() / "content"
     seeder = await lab.seed(CONTENT)

@@ -342,6 +342,25 @@ def test_data_beyond_the_record_is_hashed(tmp_path: Path) -> None:
     content.close()
 
 
+def test_a_hole_in_a_file_of_somebody_else_is_content_where_zeros_are(tmp_path: Path) -> None:
+    """A sparse image: of what the record does not name, the pieces that are all zeros are hashed, holes or not."""
+    files: list[File] = [("a", 12 * BLOCK + 7)]
+    data = b"\1" * (3 * BLOCK) + bytes(6 * BLOCK) + b"\2" * (2 * BLOCK) + bytes(BLOCK + 7)
+    metainfo = torrent(files, content=data)
+    content = open_content(metainfo, tmp_path / "content")
+    content.top.mkdir()
+    with open(content.path(0), "wb") as file:
+        for start in range(0, 11 * BLOCK, BLOCK):
+            if any(data[start : start + BLOCK]):
+                file.seek(start)
+                file.write(data[start : start + BLOCK])
+        file.truncate(len(data))
+    record = ResumeRecord(metainfo.info_hash, content.top, Bitfield(13), FileStats.of(content.stats()), True)
+    assert set(survey(content, record).to_hash) == set(range(13))
+    Path(content.path(0)).unlink()
+    assert not survey(content, record).to_hash.count
+
+
 def test_without_data_ranges_the_rest_of_the_files_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "HAS_DATA_RANGES", False)
     content = open_content(METAINFO, tmp_path / "content")
