@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btor import limits
+from btor.errors import UsageError
 
 DEFAULT_PORT = 6881
 VERSION = "0.1.0"
@@ -46,3 +47,27 @@ class Settings:
     hashers: int | None = None
     strict: bool = False
     loopback_is_public: bool = False
+
+    def __post_init__(self) -> None:
+        """UsageError: a value that cannot be."""
+        for name, port in (("port", self.port), ("dht_port", self.dht_port)):
+            if port is not None and not 0 <= port <= limits.PORT_MAX:
+                raise UsageError(f"{name}: {port} is no port (0 to {limits.PORT_MAX})")
+        check_rates(max_download=self.max_download, max_upload=self.max_upload)
+        for name, value, least in (("max_peers", self.max_peers, 1), ("upload_slots", self.upload_slots, 0)):
+            if value < least:
+                raise UsageError(f"{name}: {value} is less than {least}")
+        for address in self.bind:
+            from ipaddress import ip_address  # later: btor --version reads this file, too
+
+            try:
+                ip_address(address)
+            except ValueError:
+                raise UsageError(f"bind: {address!r} is no IP address") from None
+
+
+def check_rates(**rates: int | None) -> None:
+    """UsageError unless each of these limits is None or at least a byte a second."""
+    for name, rate in rates.items():
+        if rate is not None and rate < 1:
+            raise UsageError(f"{name}: {rate} is less than a byte a second (None: no limit)")

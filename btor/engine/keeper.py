@@ -169,6 +169,7 @@ class Keeper:
         if self.seed_only:
             return
         if not self.have.complete:
+            self.content.check_place()
             needed, free = self.content.space_needed(), self.content.free_space()
             if needed > free:
                 self.warnings.append(f"{needed} bytes are needed and {free} are free: the disk will be full")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from btor.engine.transfer import Transfer
 
 PACE: Final = 0.05  # s between two rounds of the pacer; a fifth of the burst
-IDLE_PACE: Final = 1.0  # s between two looks whether anything is limited
 GRANT_AT_ONCE: Final = 64 * 1024  # with that much in the bucket and nobody waiting, no need to wait for the pacer
 
 
@@ -60,17 +59,22 @@ class UploadGate:
 
 
 class Pacer:
-    """Moves the limits of a session. Sleeps while nothing is limited."""
+    """Moves the limits of a session. Sleeps while nothing is limited, until ``wake``."""
 
     def __init__(self, transfers: Callable[[], Iterable[Transfer]]) -> None:
         self._transfers = transfers
+        self._limited = trio.Event()
+
+    def wake(self) -> None:
+        """A transfer has begun that may be limited."""
+        self._limited.set()
 
     async def run(self) -> None:
         """For ever."""
-        limited = False
         rounds = 0
         while True:
-            await trio.sleep(PACE if limited else IDLE_PACE)
+            await self._limited.wait()
+            await trio.sleep(PACE)
             now = trio.current_time()
             limited = False
             transfers = list(self._transfers())
@@ -83,6 +87,8 @@ class Pacer:
                 if transfer.download.limited:
                     limited = True
                     share_requests(transfer, now)
+            if not limited:
+                self._limited = trio.Event()
 
 
 def share_requests(transfer: Transfer, now: float) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from btor.settings import check_rates
+
 
 @dataclass(frozen=True, slots=True)
 class AddOptions:
@@ -22,3 +24,6 @@ class AddOptions:
     max_download: int | None
     max_upload: int | None
     metadata_only: bool
+
+    def __post_init__(self) -> None:
+        check_rates(max_download=self.max_download, max_upload=self.max_upload)

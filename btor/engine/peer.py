@@ -259,9 +259,10 @@ class Peer(Sender):
             self._count_bad_request()
             self._reject(piece, begin, length)
             return
-        if len(self._uploads) >= limits.REQUESTS_ACCEPTED:
+        accepted = limits.REQUESTS_ACCEPTED_UNSAID if self.extended is None else limits.REQUESTS_ACCEPTED
+        if len(self._uploads) >= accepted:
             self._dropped_requests += 1
-            if len(self._uploads) + self._dropped_requests > limits.REQUESTS_UNANSWERED:
+            if len(self._uploads) + self._dropped_requests > limits.REQUESTS_UNANSWERED * accepted:
                 raise PeerError("too many requests")
             self._reject(piece, begin, length)
             return
@@ -398,6 +399,9 @@ class Peer(Sender):
         holds_slot = self.peer_interested and not self.am_choking and not self._uploads
         if holds_slot and now - self.last_request > limits.SILENT_REQUESTER:
             self.close("holds a slot and asks for nothing")
+            return
+        if self._stuck and self._uploads and now - self.last_sent > limits.STUCK_RECEIVER:
+            self.close("asks for much and reads nothing")
             return
         self._interest_flips = 0
         if self.extended is not None:

@@ -99,6 +99,7 @@ class Session:
         self.dialler = Dialler(self, self.exchanges)
         self.outage = Outage(self)
         self.watcher = Watcher(self.transfers)
+        self.pacer = Pacer(self.transfers)
         self.torrents: dict[bytes, Torrent] = {}
         self.own_ips = OwnIps()
         self._keys = 0
@@ -338,7 +339,7 @@ class Session:
         inner.start_soon(self.choking.run)
         inner.start_soon(self._tick_for_ever)
         inner.start_soon(self._flush_for_ever)
-        inner.start_soon(Pacer(self.transfers).run)
+        inner.start_soon(self.pacer.run)
         inner.start_soon(self.watcher.run)
 
     async def finish(self) -> None:

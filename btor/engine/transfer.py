@@ -122,6 +122,7 @@ class Transfer:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self.active = True
+                self.session.pacer.wake()
                 nursery.start_soon(self.disk.run)
                 if self.torrent.gathering is not None:
                     for connection in self.torrent.gathering.take_parked():

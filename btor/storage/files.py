@@ -415,11 +415,24 @@ class Content:
             needed += max(0, entry.length - given)
         return needed
 
-    def free_space(self) -> int:
-        """Bytes free for us where the content is, or will be."""
+    def check_place(self) -> None:
+        """StorageError where nothing can be written: known before a peer is asked for anything."""
+        path = self._place_there()
+        if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            read_only = os.statvfs(path).f_flag & os.ST_RDONLY if hasattr(os, "statvfs") else False
+            code = errno.EROFS if read_only else errno.EACCES
+            raise StorageError.from_os_error("write", path, OSError(code, os.strerror(code)))
+
+    def _place_there(self) -> str:
+        """What is there already of the content's place: itself or a folder above."""
         path = self._top
         while not os.path.exists(path):
             path = os.path.dirname(path)
+        return path
+
+    def free_space(self) -> int:
+        """Bytes free for us where the content is, or will be."""
+        path = self._place_there()
         try:
             return shutil.disk_usage(path).free
         except OSError as error:

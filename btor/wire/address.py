@@ -7,6 +7,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, 
 from typing import Final, Literal
 
 from btor.errors import UsageError
+from btor.limits import PORT_MAX as PORT_MAX
 
 Address = tuple[str, int]
 """(IP text in canonical form, port)."""
@@ -15,7 +16,6 @@ Reach = Literal["global", "private", "loopback", "never"]
 
 COMPACT4: Final = 6  # bytes of one compact IPv4 peer: address and port (BEP 23)
 COMPACT6: Final = 18  # bytes of one compact IPv6 peer (BEP 7)
-PORT_MAX: Final = 65_535
 PRIVILEGED_PORTS: Final = 1_024  # below it live services that a swarm must not be pointed at
 OPEN_PRIVILEGED_PORTS: Final = frozenset({80, 443})
 HOST_NAME: Final = 253  # characters, RFC 1035

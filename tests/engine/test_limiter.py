@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from btor.engine.limiter import Pacer, UploadGate
+from btor.engine.limiter import PACE, Pacer, UploadGate
 from btor.engine.torrent import Torrent
 from btor.limits import BLOCK, RATE_BURST, SEND_GULP
 from btor.swarm.rates import TokenBucket
@@ -86,6 +86,7 @@ async def measure(stubs: list[Stub], movers: Sequence[Sender | Peer], seconds: f
     """Let the pacer and the senders go on; how much each of the movers moved in so long, after a moment to settle."""
     async with trio.open_nursery() as nursery:
         pacer = Pacer(lambda: stubs)  # type: ignore[arg-type, return-value]  # stubs will do
+        pacer.wake()
         nursery.start_soon(pacer.run)
         for mover in movers:
             if isinstance(mover, Sender):
@@ -196,7 +197,9 @@ def test_who_waits_longest_is_first() -> None:
             stub.upload.bucket.take(BLOCK, trio.current_time())
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Pacer(lambda: [stub]).run)  # type: ignore[list-item]  # a stub
+            pacer = Pacer(lambda: [stub])  # type: ignore[list-item]  # a stub
+            pacer.wake()
+            nursery.start_soon(pacer.run)
             for number in range(10):
                 nursery.start_soon(wait, number)
                 await trio.testing.wait_all_tasks_blocked()
@@ -303,3 +306,31 @@ async def test_the_limit_of_one_torrent(lab: Lab) -> None:
     await trio.sleep(20 - trio.current_time() % 1)
     assert found[0].status().down_rate == pytest.approx(50_000, rel=0.15)
     assert not found[0].complete
+
+
+def test_it_sleeps_while_nothing_is_limited() -> None:
+    simulate(asleep)
+
+
+async def asleep() -> None:
+    looks = []
+
+    def transfers() -> list[Stub]:
+        looks.append(trio.current_time())
+        return stubs
+
+    stubs = [Stub(TokenBucket(None), TokenBucket(None))]
+    async with trio.open_nursery() as nursery:
+        pacer = Pacer(transfers)  # type: ignore[arg-type]  # stubs will do
+        nursery.start_soon(pacer.run)
+        await trio.sleep(100)
+        assert looks == []
+        pacer.wake()  # an unlimited one: one look, and it sleeps on
+        await trio.sleep(100)
+        assert looks == [100 + PACE]
+        stubs.append(Stub(TokenBucket(20_000), TokenBucket(None)))
+        pacer.wake()
+        await trio.sleep(1)
+        assert looks[1] == pytest.approx(200 + PACE)
+        assert len(looks) == pytest.approx(1 + 1 / PACE, abs=1)
+        nursery.cancel_scope.cancel()

@@ -18,9 +18,11 @@ from btor.limits import (
     NO_MUTUAL_INTEREST,
     REQUEST_GRACE_AFTER_CHOKE,
     REQUESTS_ACCEPTED,
+    REQUESTS_ACCEPTED_UNSAID,
     REQUESTS_UNANSWERED,
     REQUESTS_WHILE_CHOKED,
     SILENT_REQUESTER,
+    STUCK_RECEIVER,
     UNREQUESTED_BLOCKS,
 )
 from tests.engine.support import (
@@ -316,12 +318,15 @@ async def test_blocks_that_come_after_a_choke_are_no_breach(lab: Lab) -> None:
 # --- requests --------------------------------------------------------------------------------------------------------
 
 
-async def unchoked(lab: Lab, seeder: Torrent) -> ScriptedPeer:
-    peer = await lab.join(seeder)
+async def unchoked(lab: Lab, seeder: Torrent, reserved: bytes = bytes(8)) -> ScriptedPeer:
+    peer = await lab.call(seeder.session)
+    await peer.handshake(seeder.info_hash, reserved=reserved)
     await peer.send(INTERESTED)
     await peer.wait_for(UNCHOKE)
     return peer
 
+
+EXTENSIONS = b"\0\0\0\0\0\x10\0\0"  # BEP 10
 
 BAD_REQUEST = {
     "too long": (0, 0, BLOCK + 1),
@@ -446,28 +451,48 @@ async def test_interest_that_flips(lab: Lab) -> None:
     await closes_at_once(peer)
 
 
+ACCEPTED = [(bytes(8), REQUESTS_ACCEPTED_UNSAID), (EXTENSIONS, REQUESTS_ACCEPTED)]  # by who has heard our reqq
+
+
 @scenario()
-async def test_as_many_requests_as_are_accepted(lab: Lab) -> None:
-    seeder = await lab.seed(CONTENT)
-    peer = await unchoked(lab, seeder)
+@pytest.mark.parametrize(("reserved", "accepted"), ACCEPTED)
+async def test_as_many_requests_as_are_accepted(lab: Lab, reserved: bytes, accepted: int) -> None:
+    lab.world.send_buffer = 2_000
+    seeder = await lab.seed(CONTENT, lab.host(up=20_000))
+    peer = await unchoked(lab, seeder, reserved)
     # in one go; what is over the bound is dropped, and not held against the peer yet
-    await peer.raw(different_requests(REQUESTS_UNANSWERED))
-    for _ in range(REQUESTS_ACCEPTED):
+    await peer.raw(different_requests(REQUESTS_UNANSWERED * accepted))
+    for _ in range(accepted):
         await peer.wait_for(PIECE)
     await trio.sleep(10)
     # they come in several gulps, between which some are answered
-    assert REQUESTS_ACCEPTED * 100 <= seeder.status().uploaded < REQUESTS_UNANSWERED * 100 * 3 // 4
+    assert accepted * 100 <= seeder.status().uploaded < accepted * 100 * 3 // 2
     assert seeder.status().peers == 1
 
 
 @scenario()
+@pytest.mark.parametrize(("reserved", "accepted"), ACCEPTED)
 @pytest.mark.parametrize(("more", "peers"), [(0, 1), (50, 0)])
-async def test_one_request_too_many(lab: Lab, more: int, peers: int) -> None:
+async def test_one_request_too_many(lab: Lab, reserved: bytes, accepted: int, more: int, peers: int) -> None:
     lab.world.send_buffer = 2_000  # so that hardly anything is answered meanwhile
     seeder = await lab.seed(CONTENT, lab.host(up=100))
-    peer = await unchoked(lab, seeder)
-    await peer.raw(different_requests(REQUESTS_UNANSWERED + more))
+    peer = await unchoked(lab, seeder, reserved)
+    await peer.raw(different_requests(REQUESTS_UNANSWERED * accepted + more))
     await trio.sleep(5)
+    assert seeder.status().peers == peers
+
+
+@scenario()
+@pytest.mark.parametrize(("after", "peers"), [(STUCK_RECEIVER - 5, 1), (STUCK_RECEIVER + 5, 0)])
+async def test_P5_a_slot_is_not_held_by_who_reads_nothing(lab: Lab, after: float, peers: int) -> None:
+    lab.world.send_buffer = lab.world.receive_window = 2_000
+    seeder = await lab.seed(CONTENT)
+    peer = await unchoked(lab, seeder)
+    await peer.raw(different_requests(240))
+    for _ in range(int(after) // 10):
+        await trio.sleep(10)
+        await peer.raw(bytes(4))  # it is alive
+    await trio.sleep(after % 10)
     assert seeder.status().peers == peers
 
 

@@ -586,6 +586,30 @@ def test_shortening_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     content.close()
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    content = open_content(torrent(content=b"x"), tmp_path / "not" / "there" / "file")
+    content.check_place()
+    asked: list[str] = []
+
+    def access(path: str, mode: int, *, effective_ids: bool = False) -> bool:
+        asked.append(path)
+        return mode != os.W_OK
+
+    class Flags:
+        f_flag = os.ST_RDONLY if code == errno.EROFS else 0
+
+    monkeypatch.setattr(os, "access", access)
+    monkeypatch.setattr(os, "statvfs", lambda _path: Flags)
+    with pytest.raises(StorageError) as caught:
+        content.check_place()
+    assert (caught.value.operation, caught.value.path, caught.value.errno) == ("write", str(tmp_path), code)
+    (tmp_path / "not").mkdir()
+    with pytest.raises(StorageError, match="not"):
+        content.check_place()
+    assert asked == [str(tmp_path), str(tmp_path / "not")]
+
+
 def test_space(tmp_path: Path) -> None:
     data = random_bytes(1 << 20)
     content = open_content(torrent(content=data), tmp_path / "not" / "there" / "file")
