@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 RUN_READY := $(VENV)/.ready-to-run
 TEST_READY := $(VENV)/.ready-to-test
+FUZZ_READY := $(VENV)/.ready-to-fuzz
 
-.PHONY: help demo test lint coverage bench torrents clean
+.PHONY: help demo test lint coverage fuzz fuzz-long fuzz-coverage bench torrents clean
 
 help:
 	@echo "make demo      a local swarm downloads a torrent, live"
 	@echo "make test      the whole suite"
 	@echo "make lint      ruff and mypy --strict"
 	@echo "make coverage  branch coverage of the pure folders"
+	@echo "make fuzz      every decoder for a minute (make fuzz-long: an hour)"
 	@echo "make bench     beside other clients: wall time, CPU, memory"
 	@echo "make torrents  write torrents/ again"
 	@echo "make clean     remove .venv and what the tools left"
@@ -32,6 +34,15 @@ lint: $(TEST_READY)
 coverage: $(TEST_READY)
 	$(BIN)/python -m coverage run -m pytest tests/test_bencode.py tests/metainfo tests/wire tests/swarm tests/dht
 	$(BIN)/python -m coverage report --fail-under=100 --show-missing --include='btor/metainfo/*,btor/wire/*,btor/swarm/*,btor/dht/*'
+
+fuzz: $(FUZZ_READY)
+	$(BIN)/python -m tests.fuzz --seconds 60
+
+fuzz-long: $(FUZZ_READY)
+	$(BIN)/python -m tests.fuzz --seconds 3600
+
+fuzz-coverage: $(TEST_READY)
+	$(BIN)/python -m tests.fuzz.cover
 
 bench: $(TEST_READY)
 	$(BIN)/python -m tools.bench
@@ -53,6 +64,11 @@ $(TEST_READY): $(RUN_READY)
 	@$(PIP) install --editable '.[test]'
 	@touch $@
 
+$(FUZZ_READY): $(TEST_READY)
+	@echo "installing what fuzzing needs"
+	@$(PIP) install --editable '.[fuzz]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist build
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov dist build .fuzz
 	find btor tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,9 +28,9 @@ class Bitfield:
     def from_wire(cls, data: bytes | bytearray | memoryview, size: int) -> Bitfield:
         """Read the payload of a ``bitfield`` message for ``size`` pieces.
 
-        ValueError: the length is not ceil(size / 8), or a spare bit at the end is set.
+        ValueError: the length is not ceil(size / 8), or a spare bit at the end is set, or ``size`` is negative.
         """
-        if len(data) != (size + 7) // 8:
+        if size < 0 or len(data) != (size + 7) // 8:
             raise ValueError(f"bitfield of {len(data)} bytes for {size} pieces")
         if size % 8 and data[-1] & (0xFF >> (size % 8)):
             raise ValueError("spare bit set in bitfield")

@@ -82,6 +82,12 @@ def test_from_wire_takes_exactly_what_bep_3_allows(size: int, data: bytes) -> No
             Bitfield.from_wire(data, size)
 
 
+@pytest.mark.parametrize("size", [-1, -7, -8])
+def test_from_wire_of_fewer_than_no_pieces(size: int) -> None:
+    with pytest.raises(ValueError, match="bitfield"):
+        Bitfield.from_wire(b"", size)
+
+
 @pytest.mark.parametrize("piece", [-1, 8, 2**40])
 def test_out_of_range(piece: int) -> None:
     field = Bitfield(8)

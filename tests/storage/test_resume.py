@@ -100,6 +100,7 @@ def test_F6_any_cut_and_any_addition_is_not_believed() -> None:
         b"nonsense",
         bencode.encode({b"have": b"x"}),
         "a bitfield that does not fit",
+        "fewer than no pieces",
         "files cut in the middle",
         "a number for a string",
         "a number for addresses",
@@ -109,6 +110,8 @@ def test_F6_any_cut_and_any_addition_is_not_believed() -> None:
 def test_a_sealed_record_of_something_else_is_not_believed(body: bytes | str) -> None:
     whole = bencode.decode(encode(record())[len(resume.MAGIC) + 32 :], depth=2, tokens=100)
     assert isinstance(whole, dict)
+    if body == "fewer than no pieces":
+        whole[b"have"], whole[b"pieces"] = b"", -7
     if body == "a bitfield that does not fit":
         whole[b"pieces"] = 17
     elif body == "files cut in the middle":
