@@ -170,7 +170,7 @@ def test_spans_refuse(data: bytes) -> None:
         decode_with_spans(data, depth=100, tokens=1000)
 
 
-def test_depth() -> None:
+def test_T1_depth() -> None:
     assert read(b"l" * 100 + b"e" * 100)
     assert read(b"d0:" * 99 + b"de" + b"e" * 99)
     assert refused(b"l" * 101 + b"e" * 101).offset == 100
@@ -187,7 +187,7 @@ def test_depth() -> None:
     ("data", "tokens"),
     [(b"i1e", 1), (b"0:", 1), (b"le", 1), (b"l0:i1elee", 4), (b"d1:ai1e1:bdee", 5), (b"d1:a1:be", 3)],
 )
-def test_tokens(data: bytes, tokens: int) -> None:
+def test_T1_tokens(data: bytes, tokens: int) -> None:
     read(data, tokens=tokens)
     assert "tokens" in str(refused(data, tokens=tokens - 1))
     if data[:1] == b"d":
@@ -206,7 +206,7 @@ def test_size() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 99, 100, 101, 1000, 65536])
-def test_string_lengths(length: int) -> None:
+def test_T2_string_lengths(length: int) -> None:
     text = b"x" * length
     assert read(b"%d:%s" % (length, text)) == text
     refused(b"%d:%s" % (length + 1, text))
@@ -221,7 +221,7 @@ def test_string_length_is_digits_and_a_colon(data: bytes) -> None:
     refused(data)
 
 
-def test_integers_are_64_bits() -> None:
+def test_T2_integers_are_64_bits() -> None:
     for number in (-(2**63), 2**63 - 1, -1, 0):
         assert read(b"i%de" % number) == number
     for number in (-(2**63) - 1, 2**63, 10**19, -(10**19), 10**100):
@@ -240,7 +240,7 @@ def test_encode_sorts_keys_as_bytes() -> None:
     assert encode({b"\x80": 1, b"b": [], b"a": {b"d": b"", b"c": -1}}) == b"d1:ad1:ci-1e1:d0:e1:ble1:\x80i1ee"
 
 
-def test_ten_megabytes_of_lists_cost_nothing() -> None:
+def test_T1_ten_megabytes_of_lists_cost_nothing() -> None:
     data = b"l" * 10_000_000
     tracemalloc.start()
     try:

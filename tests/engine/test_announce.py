@@ -372,7 +372,7 @@ def test_what_is_wished_for_is_what_is_used() -> None:
 
 
 @pytest.mark.parametrize(("given", "used"), [(200, 200), (201, 200), (1_000, 200)])
-async def test_at_most_200_peers_are_used(given: int, used: int, autojump_clock: MockClock) -> None:
+async def test_N1_at_most_200_peers_are_used(given: int, used: int, autojump_clock: MockClock) -> None:
     async with session() as (announcer, trackers):
         peers: list[Address] = [(f"5.6.{n // 256}.{n % 256}", 80) for n in range(given)]
         await trackers.http(ONE, AnnounceReply(interval=1_800, peers=peers))
@@ -563,7 +563,7 @@ async def test_the_refusal_of_one_address_is_that_of_all(autojump_clock: MockClo
 
 
 @pytest.mark.parametrize(("count", "late"), [(50, 0), (51, 1)])
-async def test_at_most_50_http_announces_at_once(count: int, late: int, autojump_clock: MockClock) -> None:
+async def test_N2_at_most_50_http_announces_at_once(count: int, late: int, autojump_clock: MockClock) -> None:
     async with session() as (announcer, trackers):
         await trackers.http(ONE, delay=10)
         torrents = [torrent([URL1]) for _ in range(count)]

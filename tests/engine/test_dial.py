@@ -52,7 +52,7 @@ async def test_a_session_that_ends_while_it_dials_leaves_no_connection(lab: Lab)
 
 @scenario()
 @pytest.mark.parametrize("full", [False, True])
-async def test_when_nearly_full_those_who_bring_least_make_room(lab: Lab, full: bool) -> None:
+async def test_P5_when_nearly_full_those_who_bring_least_make_room(lab: Lab, full: bool) -> None:
     most = 50
     count = int(TURNOVER_FULL * most) - (not full)
     seeder = await lab.seed(CONTENT, max_peers=most)

@@ -353,7 +353,7 @@ async def test_order_is_kept_when_the_disk_is_fast_again(bench: Bench) -> None:
     assert bench.writes[-1][2]  # on the loop again
 
 
-async def test_everybody_waits_for_a_disk_that_is_behind_and_goes_on(tmp_path: Path, nursery: trio.Nursery) -> None:
+async def test_F14_everybody_waits_for_a_disk_that_is_behind_and_goes_on(tmp_path: Path, nursery: trio.Nursery) -> None:
     content = sample(32 * MIB, piece_length=MIB)
     bench = Bench(content, tmp_path / "content", nursery)
     writes(bench.device, 1.0)

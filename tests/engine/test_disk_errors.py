@@ -142,7 +142,7 @@ async def both(lab: Lab, session: Session, faults: Faults, fault: Fault) -> None
 
 
 @scenario(both=True)
-async def test_one_that_fails_does_not_stop_the_other(lab: Lab, faults: Faults) -> None:
+async def test_F2_one_that_fails_does_not_stop_the_other(lab: Lab, faults: Faults) -> None:
     await both(lab, await lab.session(), faults, always(errno.EIO))
 
 
@@ -191,7 +191,7 @@ async def test_no_record_is_written_for_one_that_has_failed(lab: Lab, faults: Fa
 
 
 @scenario()
-async def test_wait_for_space(lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_F1_wait_for_space(lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 0
     monkeypatch.setattr(Content, "free_space", lambda _self: free)
     faults.write = lambda path, offset: errno.ENOSPC if path.endswith("/content") and offset >= 20 * BLOCK else 0
@@ -232,7 +232,9 @@ async def test_a_full_disk_is_said_once(lab: Lab, faults: Faults, monkeypatch: p
 
 
 @scenario()
-async def test_a_full_disk_takes_its_requests_back(lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_F1_a_full_disk_takes_its_requests_back(
+    lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
     free = 0
     monkeypatch.setattr(Content, "free_space", lambda _self: free)
     faults.write = always(errno.ENOSPC)
@@ -256,7 +258,7 @@ async def test_a_full_disk_takes_its_requests_back(lab: Lab, faults: Faults, mon
 
 
 @scenario()
-async def test_seeding_goes_on_while_the_disk_is_full(
+async def test_F1_seeding_goes_on_while_the_disk_is_full(
     lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Content, "free_space", lambda _self: 0)

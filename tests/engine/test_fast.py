@@ -52,7 +52,7 @@ async def test_what_is_said_first(lab: Lab) -> None:
 
 @mock.patch.multiple(limits, ALLOWED_FAST_ONE_IN=3, ALLOWED_FAST_PART=1)  # ten pieces of these thirty
 @scenario()
-async def test_a_newcomer_is_allowed_some_pieces_and_served_so_often(lab: Lab) -> None:
+async def test_P3_a_newcomer_is_allowed_some_pieces_and_served_so_often(lab: Lab) -> None:
     content = sample(2_000 * BLOCK, piece_length=BLOCK)
     seeder = await lab.seed(content, upload_slots=1)
     peers = []

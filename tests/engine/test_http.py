@@ -185,7 +185,7 @@ def packed(size: int) -> bytes:
     ],
     ids=["length", "until closed", "chunks", "gzip"],
 )
-async def test_the_longest_body(answer: Callable[[int], bytes], autojump_clock: MockClock) -> None:
+async def test_N1_the_longest_body(answer: Callable[[int], bytes], autojump_clock: MockClock) -> None:
     async def test(web: Web) -> None:
         await web.serve(answer(MIB), THEM)
         assert len((await web.get()).body) == MIB
@@ -257,7 +257,7 @@ async def test_the_longest_headers(more: int, passes: bool, autojump_clock: Mock
 
 
 @pytest.mark.parametrize("line", [b"X: y\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"x" * 100])
-async def test_headers_without_end(line: bytes, autojump_clock: MockClock) -> None:
+async def test_N1_headers_without_end(line: bytes, autojump_clock: MockClock) -> None:
     async def forever(request: str, stream: trio.abc.Stream) -> None:
         await stream.send_all(b"HTTP/1.1 200 OK\r\n" if line.startswith(b"X") else b"")
         while True:
@@ -281,7 +281,7 @@ def bomb(size: int) -> bytes:
     return head + step * (size // MIB) + deflate.flush() + bytes(8)
 
 
-def test_a_bomb_of_a_gibibyte_costs_two_mebibytes() -> None:
+def test_N1_a_bomb_of_a_gibibyte_costs_two_mebibytes() -> None:
     data = bomb(2**30)
     assert len(data) < 1.2 * MIB
     assert zlib.decompressobj(31).decompress(data[:4_000], 2 * MIB) == bytes(2 * MIB)  # it would go off
@@ -340,7 +340,7 @@ async def test_a_server_that_says_nothing(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(("pause", "arrives"), [(0.9, True), (1.1, False)])
-async def test_a_slow_drip(pause: float, arrives: bool, autojump_clock: MockClock) -> None:
+async def test_N1_a_slow_drip(pause: float, arrives: bool, autojump_clock: MockClock) -> None:
     async def drip(request: str, stream: trio.abc.Stream) -> None:
         answer = ok(b"x" * 26)
         await stream.send_all(answer[:-26])
@@ -437,7 +437,7 @@ def countdown(request: str) -> int:
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 11])
-async def test_at_most_five_redirects(count: int, autojump_clock: MockClock) -> None:
+async def test_N1_at_most_five_redirects(count: int, autojump_clock: MockClock) -> None:
     async def respond(request: str, stream: trio.abc.Stream) -> None:
         left = countdown(request)
         await stream.send_all(moved(f"/announce/{left - 1}") if left else ok(b"there"))
@@ -480,7 +480,7 @@ async def test_every_kind_of_redirect(status: str, autojump_clock: MockClock) ->
     ],
 )
 @pytest.mark.parametrize("tracker", [True, False])
-async def test_where_a_redirect_may_not_lead(
+async def test_N3_where_a_redirect_may_not_lead(
     location: str, reason: str, tracker: bool, autojump_clock: MockClock
 ) -> None:
     async def test(web: Web) -> None:
@@ -522,7 +522,7 @@ async def test_a_redirect_may_not_leave_the_path_of_a_local_tracker(autojump_clo
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "inside.example"])
-async def test_a_torrent_cannot_ask_local_services(name: str, autojump_clock: MockClock) -> None:
+async def test_N3_a_torrent_cannot_ask_local_services(name: str, autojump_clock: MockClock) -> None:
     async def test(web: Web) -> None:
         web.world.names["inside.example"] = ["127.0.0.1"]
         inside = await web.serve(ok(b"secret"), "127.0.0.1")
@@ -545,7 +545,7 @@ async def test_of_several_addresses_only_those_that_may_be_asked_are(autojump_cl
     await run(test)
 
 
-async def test_credentials_stay_with_their_origin(autojump_clock: MockClock) -> None:
+async def test_N3_credentials_stay_with_their_origin(autojump_clock: MockClock) -> None:
     async def test(web: Web) -> None:
         web.world.names["other.example"] = [THEM_TOO]
         first = await web.serve(moved("http://tracker.example:81/announce"))
@@ -591,7 +591,7 @@ async def test_https(autojump_clock: MockClock) -> None:
     await run(test)
 
 
-async def test_an_unknown_authority_is_refused(autojump_clock: MockClock) -> None:
+async def test_N5_an_unknown_authority_is_refused(autojump_clock: MockClock) -> None:
     async def test(web: Web) -> None:
         server = await web.serve(ok(b"hello"), port=443, tls=True)
         await web.refused(SECURE, match="certificate is not accepted")
@@ -601,7 +601,7 @@ async def test_an_unknown_authority_is_refused(autojump_clock: MockClock) -> Non
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_certificate_for_another_host_is_refused(autojump_clock: MockClock) -> None:
+async def test_N5_a_certificate_for_another_host_is_refused(autojump_clock: MockClock) -> None:
     async def test(web: Web) -> None:
         web.world.names["other.example"] = [THEM]
         server = await web.serve(ok(b"hello"), port=443, tls=True)
@@ -629,7 +629,7 @@ async def test_a_server_that_does_not_speak_tls(answer: bytes, reason: str, auto
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_tracker_may_not_redirect_from_https_to_http(autojump_clock: MockClock) -> None:
+async def test_N5_a_tracker_may_not_redirect_from_https_to_http(autojump_clock: MockClock) -> None:
     async def test(web: Web) -> None:
         await web.serve(moved(TRACKER), port=443, tls=True)
         plain = await web.serve(ok(b"plain"))

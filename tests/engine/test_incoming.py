@@ -66,7 +66,7 @@ async def test_a_handshake_takes_no_longer_than_it_may(lab: Lab, said: bytes, po
 
 
 @scenario()
-async def test_byte_by_byte_it_may_take_no_longer(lab: Lab) -> None:
+async def test_P4_slowloris(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await lab.call(seeder.session)
     began = trio.current_time()
@@ -102,7 +102,7 @@ async def test_the_oldest_gives_way_when_there_are_too_many(lab: Lab, porters: l
 
 
 @scenario()
-async def test_an_honest_peer_comes_through_a_flood(lab: Lab, porters: list[Porter]) -> None:
+async def test_P4_an_honest_peer_comes_through_a_flood(lab: Lab, porters: list[Porter]) -> None:
     seeder = await lab.seed(CONTENT)
     address = lab.address(seeder.session)
 

@@ -96,7 +96,7 @@ async def test_private_torrents_are_not_told_of_nor_found(lab: Lab) -> None:
 
 
 @scenario()
-async def test_noise_and_floods(lab: Lab) -> None:
+async def test_L1_noise_and_floods(lab: Lab) -> None:
     network: list[Wire] = []
     leecher: Any = await lab.leech(CONTENT)
     on(lab, leecher, network)

@@ -231,7 +231,9 @@ async def test_liars_stallers_and_an_honest_one(lab: Lab) -> None:
         ((17, struct.pack(">I", 10)), False),
     ],
 )
-def test_claims_are_judged_when_the_metadata_is_there(tmp_path: Any, statement: tuple[int, bytes], lives: bool) -> None:
+def test_T12_claims_are_judged_when_the_metadata_is_there(
+    tmp_path: Any, statement: tuple[int, bytes], lives: bool
+) -> None:
     @scenario()
     async def play(lab: Lab) -> None:
         leecher = await add(lab, CONTENT)
@@ -280,7 +282,7 @@ async def test_what_was_said_before_still_holds(lab: Lab) -> None:
 
 
 @scenario()
-async def test_metadata_is_served_within_limits(lab: Lab) -> None:
+async def test_T11_metadata_is_served_within_limits(lab: Lab) -> None:
     info = LARGE.metainfo.info
     pieces = -(-len(info) // METADATA_PIECE)
     seeder = await lab.seed(LARGE)

@@ -104,7 +104,7 @@ async def test_another_torrent_in_the_answer(lab: Lab) -> None:
 
 
 @scenario()
-async def test_our_own_peer_id(lab: Lab) -> None:
+async def test_P8_our_own_peer_id(lab: Lab) -> None:
     caller = await lab.listen()
     leecher = await lab.leech(CONTENT, caller.address)
     peer = await caller.accept(CONTENT, peer_id=leecher.session.peer_id)
@@ -124,7 +124,7 @@ async def test_a_session_that_dials_itself(lab: Lab) -> None:
 
 
 @scenario()
-async def test_a_second_connection_with_the_same_peer_id(lab: Lab) -> None:
+async def test_P8_a_second_connection_with_the_same_peer_id(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     older = await lab.join(seeder, peer_id=b"the same peer id ...")
     await older.receive()
@@ -136,7 +136,7 @@ async def test_a_second_connection_with_the_same_peer_id(lab: Lab) -> None:
 
 
 @scenario()
-async def test_one_connection_for_each_address(lab: Lab) -> None:
+async def test_P8_one_connection_for_each_address(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     host = lab.host()
     older = await lab.join(seeder, host)
@@ -268,7 +268,7 @@ async def test_what_came_before_the_breach_is_on_disk(lab: Lab) -> None:
 
 
 @scenario(both=True)
-async def test_the_second_stray_block_ends_the_connection(lab: Lab) -> None:
+async def test_P2_the_second_stray_block_ends_the_connection(lab: Lab) -> None:
     leecher = await lab.leech(CONTENT)
     peer = await lab.join(leecher, has=range(CONTENT.pieces))
     await hear_interest(peer)
@@ -341,7 +341,7 @@ BAD_REQUEST = {
 
 @scenario()
 @pytest.mark.parametrize("request_", BAD_REQUEST.values(), ids=BAD_REQUEST.keys())
-async def test_bad_requests(lab: Lab, request_: tuple[int, int, int]) -> None:
+async def test_P2_bad_requests(lab: Lab, request_: tuple[int, int, int]) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await unchoked(lab, seeder)
     bad = message(REQUEST, struct.pack(">III", *request_))
@@ -386,7 +386,7 @@ async def test_a_piece_that_we_lack(lab: Lab) -> None:
 
 
 @scenario()
-async def test_requests_of_one_that_was_never_unchoked(lab: Lab) -> None:
+async def test_P3_requests_of_one_that_was_never_unchoked(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT, upload_slots=1)
     await unchoked(lab, seeder)
     await unchoked(lab, seeder)  # the optimistic slot
@@ -404,7 +404,7 @@ async def test_requests_of_one_that_was_never_unchoked(lab: Lab) -> None:
 
 
 @scenario()
-async def test_requests_after_a_choke(lab: Lab) -> None:
+async def test_P3_requests_after_a_choke(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await unchoked(lab, seeder)
     transfer = seeder.transfer
@@ -440,7 +440,7 @@ async def test_the_same_request_twice_is_one(lab: Lab) -> None:
 
 
 @scenario()
-async def test_interest_that_flips(lab: Lab) -> None:
+async def test_P7_interest_that_flips(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await unchoked(lab, seeder)
     await trio.sleep(1.1)  # past the next tick, which counts anew
@@ -456,7 +456,7 @@ ACCEPTED = [(bytes(8), REQUESTS_ACCEPTED_UNSAID), (EXTENSIONS, REQUESTS_ACCEPTED
 
 @scenario()
 @pytest.mark.parametrize(("reserved", "accepted"), ACCEPTED)
-async def test_as_many_requests_as_are_accepted(lab: Lab, reserved: bytes, accepted: int) -> None:
+async def test_P3_as_many_requests_as_are_accepted(lab: Lab, reserved: bytes, accepted: int) -> None:
     lab.world.send_buffer = 2_000
     seeder = await lab.seed(CONTENT, lab.host(up=20_000))
     peer = await unchoked(lab, seeder, reserved)
@@ -473,7 +473,7 @@ async def test_as_many_requests_as_are_accepted(lab: Lab, reserved: bytes, accep
 @scenario()
 @pytest.mark.parametrize(("reserved", "accepted"), ACCEPTED)
 @pytest.mark.parametrize(("more", "peers"), [(0, 1), (50, 0)])
-async def test_one_request_too_many(lab: Lab, reserved: bytes, accepted: int, more: int, peers: int) -> None:
+async def test_P3_one_request_too_many(lab: Lab, reserved: bytes, accepted: int, more: int, peers: int) -> None:
     lab.world.send_buffer = 2_000  # so that hardly anything is answered meanwhile
     seeder = await lab.seed(CONTENT, lab.host(up=100))
     peer = await unchoked(lab, seeder, reserved)
@@ -558,7 +558,7 @@ async def hear_keep_alive(peer: ScriptedPeer) -> None:
 
 
 @scenario()
-async def test_keep_alives(lab: Lab) -> None:
+async def test_P5_keep_alives(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await lab.join(seeder)
     await peer.receive()
@@ -571,7 +571,7 @@ async def test_keep_alives(lab: Lab) -> None:
 
 
 @scenario()
-async def test_a_silent_peer(lab: Lab) -> None:
+async def test_P5_a_silent_peer(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await lab.join(seeder)
     began = trio.current_time()
@@ -591,7 +591,7 @@ async def test_keep_alives_keep_alive(lab: Lab) -> None:
 
 
 @scenario()
-async def test_a_peer_that_holds_a_slot_and_asks_for_nothing(lab: Lab) -> None:
+async def test_P5_a_peer_that_holds_a_slot_and_asks_for_nothing(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await unchoked(lab, seeder)
     for _ in range(5):
@@ -604,7 +604,7 @@ async def test_a_peer_that_holds_a_slot_and_asks_for_nothing(lab: Lab) -> None:
 
 
 @scenario()
-async def test_nobody_wants_anything(lab: Lab) -> None:
+async def test_P5_nobody_wants_anything(lab: Lab) -> None:
     seeder = await lab.seed(CONTENT)
     peer = await lab.join(seeder)
     began = trio.current_time()

@@ -126,7 +126,7 @@ async def test_a_handshake_that_is_never_answered(lab: Lab) -> None:
 
 
 @scenario()
-async def test_half_open_connections_are_bounded(lab: Lab) -> None:
+async def test_P4_half_open_connections_are_bounded(lab: Lab) -> None:
     found, host = await idle(lab)
     most = 0
     tell(found, *((f"41.{number}.0.1", 6881) for number in range(250)))  # nobody is there: each dial hangs
@@ -213,7 +213,7 @@ async def test_a_dial_that_ends_after_its_torrent_is_closed(lab: Lab) -> None:
 
 @scenario()
 @pytest.mark.parametrize("source_ip", [None, "50.0.0.1"])
-async def test_no_private_addresses_from_the_internet(lab: Lab, source_ip: str | None) -> None:
+async def test_P11_no_private_addresses_from_the_internet(lab: Lab, source_ip: str | None) -> None:
     found, host = await idle(lab)
     private = ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.1", "224.0.0.1", "255.255.255.255"]
     tell(found, *((ip, 6881) for ip in private), from_ip=source_ip)

@@ -93,7 +93,7 @@ def test_what_a_peer_hears(tmp_path: Any, content: Sample) -> None:
 
 
 @scenario()
-async def test_who_tells_too_often_is_left(lab: Lab) -> None:
+async def test_P10_who_tells_too_often_is_left(lab: Lab) -> None:
     found: Any = await lab.leech(CONTENT)
     await until(lambda: found.transfer is not None and found.transfer.active)
     peer = await lab.call(found.session)

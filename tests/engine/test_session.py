@@ -39,7 +39,7 @@ async def test_the_usual_port(lab: Lab) -> None:
 
 
 @scenario()
-async def test_the_next_ports_when_the_default_is_in_use(lab: Lab) -> None:
+async def test_F8_the_next_ports_when_the_default_is_in_use(lab: Lab) -> None:
     host = lab.host()
     sessions = [await lab.session(host, port=None) for _ in range(11)]
     assert [session.port for session in sessions] == list(range(DEFAULT_PORT, DEFAULT_PORT + 11))

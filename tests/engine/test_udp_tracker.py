@@ -107,7 +107,7 @@ async def test_a_url_without_a_path_sends_no_options(autojump_clock: MockClock) 
     await run(test)
 
 
-async def test_a_silent_tracker_is_asked_four_times(autojump_clock: MockClock) -> None:
+async def test_N6_a_silent_tracker_is_asked_four_times(autojump_clock: MockClock) -> None:
     async def test(trackers: UdpTrackers, tracker: Tracker, world: World) -> None:
         tracker.mute = 99
         with pytest.raises(TrackerError, match="no answer") as caught:
@@ -163,7 +163,7 @@ async def test_an_answer_to_any_transmission_counts(autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize(("after", "connects"), [(59.9, 1), (60.1, 2)])
-async def test_a_connection_id_lives_for_a_minute(after: float, connects: int, autojump_clock: MockClock) -> None:
+async def test_N6_a_connection_id_lives_for_a_minute(after: float, connects: int, autojump_clock: MockClock) -> None:
     async def test(trackers: UdpTrackers, tracker: Tracker, world: World) -> None:
         await trackers.announce(THERE, REQUEST, URL)
         await trio.sleep(after - trio.current_time() + 0.04)

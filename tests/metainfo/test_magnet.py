@@ -138,7 +138,7 @@ def test_what_is_no_magnet(uri: str) -> None:
         Magnet.parse(uri)
 
 
-def test_t13_length() -> None:
+def test_T13_length() -> None:
     uri = f"{XT}&x=".ljust(limits.MAGNET_LENGTH, "y")
     assert Magnet.parse(uri) == BARE
     with pytest.raises(MetainfoError, match="longer"):
@@ -154,7 +154,7 @@ def test_t13_length() -> None:
         ("dht", "h:{}", "nodes"),
     ],
 )
-def test_t13_repeats(key: str, value: str, field: str) -> None:
+def test_T13_repeats(key: str, value: str, field: str) -> None:
     values = [value.format(number) for number in range(1, limits.MAGNET_REPEATS + 2)]
     magnet = Magnet.parse("&".join([XT, *(f"{key}=" for _ in range(9)), *(f"{key}={text}" for text in values)]))
     kept = getattr(magnet, field)
@@ -164,7 +164,7 @@ def test_t13_repeats(key: str, value: str, field: str) -> None:
     assert replace(BARE, **more).uri() == magnet.uri()
 
 
-def test_t13_left_out() -> None:
+def test_T13_left_out() -> None:
     junk = (
         "&tr=file:///etc/passwd&tr=javascript:1&ws=http://169.254.169.254/&ws=udp://x/&x.pe=x&x.pe=[::1]&dht=:1&zz&=&"
     )
@@ -191,7 +191,7 @@ def test_t13_left_out() -> None:
         ("-", None),
     ],
 )
-def test_t13_file_selection_is_never_spelt_out(so: str, select: Any) -> None:
+def test_T13_file_selection_is_never_spelt_out(so: str, select: Any) -> None:
     assert Magnet.parse(f"{XT}&so={so}").select == select
 
 

@@ -119,7 +119,7 @@ def check_element(name: str) -> None:
     assert len(name.encode()) <= limits.PATH_ELEMENT + len(".500")
 
 
-def test_t7_strange_names_stay_inside() -> None:
+def test_T7_strange_names_stay_inside() -> None:
     rng = random.Random(7)
     for _ in range(100_000):
         name = safe_element(strange_name(rng))
@@ -152,11 +152,11 @@ ACCENTED = st.sampled_from(
 
 
 @given(st.lists(st.lists(ELEMENTS | ACCENTED, min_size=1, max_size=3).map(tuple), max_size=30))
-def test_t10_no_two_files_share_a_path(raw_paths: list[tuple[bytes, ...]]) -> None:
+def test_T10_no_two_files_share_a_path(raw_paths: list[tuple[bytes, ...]]) -> None:
     check_paths(raw_paths)
 
 
-def test_t10_strange_paths() -> None:
+def test_T10_strange_paths() -> None:
     rng = random.Random(10)
     for _ in range(2_000):
         check_paths([tuple(strange_name(rng) for _ in range(rng.randrange(1, 4))) for _ in range(rng.randrange(8))])
@@ -189,18 +189,18 @@ def below(*raw_paths: str) -> list[str]:
         (["A/x", "a/y"], ["A/x", "a/y"]),
     ],
 )
-def test_t10_renaming(raw: list[str], safe: list[str]) -> None:
+def test_T10_renaming(raw: list[str], safe: list[str]) -> None:
     assert below(*raw) == safe
 
 
-def test_t4_duplicate_names() -> None:
+def test_T4_duplicate_names() -> None:
     names = below(*["foo/bar.txt"] * limits.DUPLICATE_NAMES)
     assert names[:2] + names[-1:] == ["foo/bar.txt", "foo/bar.1.txt", "foo/bar.499.txt"]
     with pytest.raises(MetainfoError, match="500 files are called bar"):
         below(*["foo/bar.txt"] * (limits.DUPLICATE_NAMES + 1))
 
 
-def test_t4_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_T4_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("btor.metainfo.paths.FOLDER_COUNT", 3)
     assert below("a/b/x", "c/x", "A/B/y") == ["a/b/x", "c/x", "A/B/y"]
     with pytest.raises(MetainfoError, match="folders"):
@@ -241,11 +241,11 @@ def test_duplicates_take_linear_time() -> None:
         ("", ""),
     ],
 )
-def test_t14_display(text: str | bytes, shown: str) -> None:
+def test_T14_display(text: str | bytes, shown: str) -> None:
     assert display(text) == shown
 
 
-def test_t14_display_length() -> None:
+def test_T14_display_length() -> None:
     assert display("x" * 256) == "x" * 256
     assert display("x" * 257) == "x" * 255 + "…"
     assert display("x" * 10, 5) == "xxxx…"
@@ -254,7 +254,7 @@ def test_t14_display_length() -> None:
 
 
 @given(st.text() | st.binary())
-def test_t14_display_shows_nothing_but_one_harmless_line(text: str | bytes) -> None:
+def test_T14_display_shows_nothing_but_one_harmless_line(text: str | bytes) -> None:
     shown = display(text)
     assert len(shown) <= limits.DISPLAY_CHARACTERS
     assert len((shown + "x").splitlines()) == 1

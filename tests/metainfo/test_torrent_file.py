@@ -110,7 +110,7 @@ def test_what_is_no_torrent(data: bytes) -> None:
     assert "not a torrent" in str(refused(data))
 
 
-def test_t3_duplicate_keys() -> None:
+def test_T3_duplicate_keys() -> None:
     raw = encode(info())
     assert "duplicate" in str(refused(b"d4:info" + raw + b"4:info" + raw + b"e"))
     assert "duplicate" in str(refused(b"d4:info" + raw[:-1] + b"4:name1:xee"))
@@ -160,30 +160,30 @@ def test_bad_info(changes: dict[str, Any], field: str) -> None:
     assert field in str(error)
 
 
-def test_t5_piece_lengths() -> None:
+def test_T5_piece_lengths() -> None:
     assert parsed(piece_length=1, length=5).geometry.piece_count == 5
     assert parsed(piece_length=limits.PIECE_LENGTH_V1).geometry.piece_length == limits.PIECE_LENGTH_V1
 
 
-def test_t4_piece_count() -> None:
+def test_T4_piece_count() -> None:
     assert parsed(piece_length=1, length=limits.PIECE_COUNT).geometry.piece_count == limits.PIECE_COUNT
     assert refused_info(piece_length=1, length=limits.PIECE_COUNT + 1).field == "pieces"
 
 
-def test_t6_total_length() -> None:
+def test_T6_total_length() -> None:
     half = limits.TOTAL_LENGTH // 2
     files = [entry(b"a", length=half), entry(b"b", length=half)]
     assert parsed(files=files, piece_length=2**28).total_length == 2 * half
     assert refused_info(files=[*files, entry(b"c", length=2)], piece_length=2**28).field == "length"
 
 
-def test_t4_file_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_T4_file_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "TORRENT_FILE_SIZE", len(torrent()))
     parse_torrent(torrent())
     assert "longer than" in str(refused(torrent() + b"\n"))
 
 
-def test_t1_depth_and_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_T1_depth_and_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     nested: Value = []
     for _ in range(97):
         nested = [nested]
@@ -281,7 +281,7 @@ def test_trackers(announce: Any, tiers: Any, kept: Any) -> None:
 
 
 @pytest.mark.parametrize("one_tier", [True, False])
-def test_t4_trackers(one_tier: bool) -> None:
+def test_T4_trackers(one_tier: bool) -> None:
     urls = [b"http://t%d.example/" % number for number in range(limits.TRACKERS + 1)]
     outer: dict[str, Any] = {"announce-list": [urls] if one_tier else [[url] for url in urls]}
     kept = [url for tier in parse_torrent(torrent(**outer)).trackers for url in tier]
@@ -305,7 +305,7 @@ def test_web_seeds(value: Any, kept: tuple[str, ...]) -> None:
     assert folders == tuple(f"{url}/" for url in kept)
 
 
-def test_t4_web_seeds() -> None:
+def test_T4_web_seeds() -> None:
     urls = [b"http://w%d.example/" % number for number in range(limits.WEB_SEEDS + 1)]
     outer: dict[str, Any] = {"url-list": urls}
     assert parse_torrent(torrent(**outer)).web_seeds == tuple(url.decode() for url in urls[:-1])
@@ -396,7 +396,7 @@ def test_hybrids_that_differ() -> None:
     assert refused(torrent(hybrid(name=b"other"))).field == "files"
 
 
-def test_t3_v2_must_be_sorted() -> None:
+def test_T3_v2_must_be_sorted() -> None:
     raw = b"d" + b"".join(encode(key) + encode(value) for key, value in sorted(hybrid().items(), reverse=True)) + b"e"
     assert "unsorted" in str(refused(b"d4:info" + raw + b"e"))
     assert parse_torrent(b"d8:zzzzzzzzi1e4:info" + encode(hybrid()) + b"e").version == "hybrid"
@@ -456,7 +456,7 @@ def test_damaged_torrents(data: st.DataObject) -> None:
         pass
 
 
-def test_t4_a_torrent_of_300_000_files() -> None:
+def test_T4_a_torrent_of_300_000_files() -> None:
     names = ((b"folder %d" % (number // 1000), b"file %d.jpg" % number) for number in range(300_000))
     entries = [b"d6:lengthi1e4:pathl%d:%s%d:%see" % (len(a), a, len(b), b) for a, b in names]
     data = torrent(info(files=[], pieces=b"p" * 20 * 19)).replace(b"5:filesle", b"5:filesl%se" % b"".join(entries))

@@ -49,7 +49,7 @@ def test_several_half_open_to_one_address() -> None:
 
 
 @pytest.mark.parametrize("loopback", [False, True])
-def test_dials_a_second_all_at_once(loopback: bool) -> None:
+def test_P4_dials_a_second_all_at_once(loopback: bool) -> None:
     budget = DialBudget()
     for ip in spread(DIALS_PER_SECOND):
         address = "127.0.0.1" if loopback else ip
@@ -60,7 +60,7 @@ def test_dials_a_second_all_at_once(loopback: bool) -> None:
         assert may_dial(budget, address, 6.0)
 
 
-def test_dials_to_one_address() -> None:
+def test_P10_dials_to_one_address() -> None:
     budget = DialBudget()
     for index in range(DIALS_PER_ADDRESS):
         assert may_dial(budget, "9.9.9.9", 10.0 + index)
@@ -75,7 +75,7 @@ def test_dials_to_one_address() -> None:
 @pytest.mark.parametrize(
     ("inside", "outside"), [("9.9.9.{}", "9.9.8.1"), ("2001:db8:0:1::{}", "2001:db8:0:2::1")], ids=["/24", "/64"]
 )
-def test_dials_to_one_network(inside: str, outside: str) -> None:
+def test_P10_dials_to_one_network(inside: str, outside: str) -> None:
     budget = DialBudget()
     for index in range(DIALS_PER_NETWORK):
         assert may_dial(budget, inside.format(index), float(index))

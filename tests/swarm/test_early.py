@@ -102,7 +102,7 @@ def test_the_fast_extension_must_have_been_agreed_on(kind: int) -> None:
         )
 
 
-def test_the_bounds_are_inside() -> None:
+def test_T12_the_bounds_are_inside() -> None:
     early = EarlyMessages(fast=True)
     early.feed(said(wire.BITFIELD, bytes(CLAIMED_BITFIELD)))
     early.feed(said(200, bytes(UNKNOWN_MESSAGE - 1)))
@@ -117,7 +117,7 @@ def test_the_bounds_are_inside() -> None:
 
 
 @pytest.mark.parametrize("kind", [wire.HAVE, wire.ALLOWED_FAST])
-def test_a_piece_that_turns_out_not_to_exist(kind: int) -> None:
+def test_T12_a_piece_that_turns_out_not_to_exist(kind: int) -> None:
     early = EarlyMessages(fast=True)
     early.feed(number(kind, 4))
     assert early.replay(5) == [(kind, 4)]
@@ -126,7 +126,7 @@ def test_a_piece_that_turns_out_not_to_exist(kind: int) -> None:
 
 
 @given(st.binary(max_size=60), st.integers(1, 60))
-def test_noise_ends_in_a_peer_error_or_nothing(data: bytes, cut: int) -> None:
+def test_P7_noise_before_the_metadata(data: bytes, cut: int) -> None:
     early = EarlyMessages(fast=True)
     try:
         early.feed(data[:cut])

@@ -32,7 +32,7 @@ def test_one_that_left_and_came_back_is_told_of_again() -> None:
     assert cadence.take(hashes(1), LSD_GAP) == hashes(1)
 
 
-def test_a_sender_counts_once_a_second() -> None:
+def test_L1_a_sender_counts_once_a_second() -> None:
     cadence = LocalCadence()
     assert cadence.listens_to("10.0.0.1", 0.0)
     assert not cadence.listens_to("10.0.0.1", LSD_PACKET_GAP - 0.01)
@@ -40,7 +40,7 @@ def test_a_sender_counts_once_a_second() -> None:
     assert cadence.listens_to("10.0.0.1", 2 * LSD_PACKET_GAP)
 
 
-def test_so_many_senders_are_remembered() -> None:
+def test_L1_so_many_senders_are_remembered() -> None:
     cadence = LocalCadence()
     for number in range(LSD_SENDERS + 1):
         assert cadence.listens_to(f"10.{number >> 8}.{number & 255}.1", 0.0)

@@ -186,7 +186,7 @@ def test_a_peer_that_leaves_or_changes_its_word_leaves_its_share_to_others() -> 
         assert [piece for key, piece in fetch.take_requests(0.1) if key == 2] == [1, 2]
 
 
-def test_a_single_liar_is_named() -> None:
+def test_T11_a_single_liar_is_named() -> None:
     fetch = fetch_of(INFO)
     fetch.on_offer(1, len(INFO))
     answer(fetch, content(len(INFO), 2), fetch.take_requests(0.0), 0.1)
@@ -211,7 +211,7 @@ def test_of_several_suspects_each_is_tried_alone() -> None:
     assert fetch.take_guilty() in ([2], [])
 
 
-def test_two_sizes_are_tried_at_once_and_the_third_when_one_has_stalled() -> None:
+def test_T11_two_sizes_are_tried_at_once_and_the_third_when_one_has_stalled() -> None:
     fetch = fetch_of(INFO)
     for key, size in enumerate((10, 20, 20, len(INFO))):
         fetch.on_offer(key, size)
@@ -224,7 +224,7 @@ def test_two_sizes_are_tried_at_once_and_the_third_when_one_has_stalled() -> Non
         answer(fetch, INFO, [one for one in fetch.take_requests(now) if one[0] == 3], now)
 
 
-def test_claims_cost_no_memory() -> None:
+def test_T11_claims_cost_no_memory() -> None:
     fetch = fetch_of(INFO)
     for key in range(1_000):
         fetch.on_offer(key, 48 * 1024 * 1024 - key)

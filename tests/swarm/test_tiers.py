@@ -171,7 +171,7 @@ def test_only_private_torrents_change_over() -> None:
         (1, 30, True, 30),
     ],
 )
-def test_intervals_are_clamped(interval: float, min_interval: float | None, loopback: bool, kept: float) -> None:
+def test_N2_intervals_are_clamped(interval: float, min_interval: float | None, loopback: bool, kept: float) -> None:
     tiers = started([A])
     tiers.take(0.0)
     verdict = tiers.on_answer(Ask(A, "started"), 10.0, interval=interval, min_interval=min_interval, loopback=loopback)
@@ -277,7 +277,7 @@ def test_company_makes_the_first_announces_soon_again() -> None:
     ("loopback", "rests"),
     [(False, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]), (True, [1, 2, 4, 8, 16, 30, 30])],
 )
-def test_back_off_doubles(loopback: bool, rests: list[float]) -> None:
+def test_N2_back_off_doubles(loopback: bool, rests: list[float]) -> None:
     tiers = started([A])
     now, seen = 0.0, []
     for _ in rests:
@@ -337,7 +337,7 @@ def test_back_off_stays_bounded_however_often() -> None:
     assert tiers.next_due() == limits.TRACKER_RETRY_MAX
 
 
-def test_back_off_is_jittered_by_ten_percent() -> None:
+def test_N2_back_off_is_jittered_by_ten_percent() -> None:
     rests = []
     for seed in range(300):
         tiers = Tiers([[A]], random.Random(seed))

@@ -72,7 +72,7 @@ def test_a_value_of_the_wrong_kind_is_as_absent(payload: bytes) -> None:
     assert said in (ExtensionHandshake(), ExtensionHandshake(upload_only=True))
 
 
-def test_the_bounds_of_a_handshake() -> None:
+def test_P1_the_bounds_of_a_handshake() -> None:
     assert ext.decode_handshake(b"d13:metadata_sizei%dee" % limits.METADATA_SIZE).metadata_size == limits.METADATA_SIZE
     filler = limits.EXTENSION_HANDSHAKE - len(b"d1:v16000:e")
     fits = b"d1:v%d:%be" % (filler, bytes(filler))

@@ -200,7 +200,7 @@ def test_refused(kind: str, change: Callable[[dict[bytes, Any]], None]) -> None:
         decode_message(_with(kind, change))
 
 
-def test_bounds() -> None:
+def test_D4_bounds() -> None:
     long = _with("q", _set(b"t", to=b"x" * limits.DHT_TRANSACTION))
     assert decode_message(long).transaction == b"x" * 16
     query = decode_message(_with("q", _set(b"a", b"token", to=b"x" * limits.DHT_TOKEN)))

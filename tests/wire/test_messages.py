@@ -208,7 +208,7 @@ def test_blocks_nobody_can_have_asked_for(data: bytes, stray: tuple[int, int, in
         block(3, 0, 20),
     ],
 )
-def test_what_ends_the_connection(data: bytes) -> None:
+def test_P1_what_ends_the_connection(data: bytes) -> None:
     with pytest.raises(PeerError):
         feed(data)
     with pytest.raises(PeerError):
@@ -220,7 +220,7 @@ def test_the_bound_on_an_extended_message_is_inside() -> None:
     assert feed(data) == [(wire.EXTENDED, bytes(EXTENDED_MESSAGE - 1))]
 
 
-def test_an_oversize_length_is_refused_before_its_body_comes() -> None:
+def test_P1_an_oversize_length_is_refused_before_its_body_comes() -> None:
     reader = wire.MessageReader(GEOMETRY)
     shared = memoryview(bytearray(ROOM))
     reader.targets(shared, 10)[0][:5] = struct.pack(">IB", 2, 5)[:4] + b"\x06"
@@ -229,7 +229,7 @@ def test_an_oversize_length_is_refused_before_its_body_comes() -> None:
         reader.take()
 
 
-def test_a_flood_of_small_messages_comes_in_portions() -> None:
+def test_P1_a_flood_of_small_messages_comes_in_portions() -> None:
     count = wire.SMALL_MESSAGES_AT_ONCE + 10
     reader = wire.MessageReader(GEOMETRY)
     shared = memoryview(bytearray(ROOM))
@@ -270,7 +270,7 @@ def test_gulps_do_not_matter(conversation: tuple[bytes, list[int]]) -> None:
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 50), max_size=10))
-def test_noise_ends_in_a_peer_error_or_nothing(data: bytes, gulps: list[int]) -> None:
+def test_P7_noise_ends_in_a_peer_error_or_nothing(data: bytes, gulps: list[int]) -> None:
     try:
         feed(data, [*gulps, len(data) or 1])
     except PeerError:

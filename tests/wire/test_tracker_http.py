@@ -203,7 +203,7 @@ def test_peers_of_odd_length_are_refused(length: int) -> None:
         decode_announce(reply(peers6=bytes(length)), URL)
 
 
-def test_at_most_a_thousand_compact_peers_are_read() -> None:
+def test_N1_at_most_a_thousand_compact_peers_are_read() -> None:
     def compact(count: int) -> bytes:
         return b"".join(bytes((1, 1, n >> 8, n & 255, 0, 80)) for n in range(count))
 
@@ -267,7 +267,7 @@ def test_malformed_replies_are_refused(body: bytes) -> None:
     assert not caught.value.refused
 
 
-def test_a_reply_as_long_as_may_be() -> None:
+def test_N1_a_reply_as_long_as_may_be() -> None:
     filler = limits.TRACKER_REPLY - len(reply(interval=60, x=b"")) - len(str(limits.TRACKER_REPLY)) + 1
     body = reply(interval=60, x=bytes(filler))
     assert len(body) == limits.TRACKER_REPLY

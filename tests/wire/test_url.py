@@ -192,7 +192,7 @@ def test_another_target() -> None:
         ("?left", True),
     ],
 )
-def test_pre_baked_announces(query: str, carries: bool) -> None:
+def test_N3_pre_baked_announces(query: str, carries: bool) -> None:
     assert carries_announce_keys(Url.parse(f"http://t.example/announce{query}")) is carries
 
 
@@ -221,7 +221,7 @@ UDP = Url.parse("udp://t.example:1")
         (TRACKER, "192.0.0.192", False),
     ],
 )
-def test_where_a_tracker_may_be(url: Url, ip: str, may: bool) -> None:
+def test_N3_where_a_tracker_may_be(url: Url, ip: str, may: bool) -> None:
     assert (refusal(url, ip, tracker=True, reached_global=False) is None) is may
 
 
