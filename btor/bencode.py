@@ -68,29 +68,54 @@ def decode_prefix(
 
 
 def decode_with_spans(
-    data: bytes | bytearray | memoryview, *, depth: int, tokens: int, size: int | None = None
-) -> tuple[dict[bytes, Value], dict[bytes, Span]]:
+    data: bytes | bytearray | memoryview, *, depth: int, tokens: int, size: int | None = None, inside: bytes = b""
+) -> tuple[dict[bytes, Value], dict[bytes, Span], dict[bytes, Span]]:
     """The dictionary at the start of ``data``, and for each of its keys the (start, end) of the value in ``data``.
 
-    Bytes behind the dictionary are ignored; keys may be unsorted. Bounds and errors as ``decode``.
+    Last the same for the dictionary that it has under the key ``inside``, if that is one. Bytes behind the dictionary
+    are ignored; keys may be unsorted. Bounds and errors as ``decode``.
     """
     _check_size(data, size)
     data = bytes(data)
     if data[:1] != b"d":
         raise BencodeError("expected a dictionary")
+    inner: dict[bytes, Span] = {}
+
+    def value_of(key: bytes, start: int, left: int) -> tuple[Value, int, int]:
+        if key != inside or data[start : start + 1] != b"d" or depth < 2:
+            return _scan(data, start, depth - 1, left, False)
+        made, spans, end, left = _spanned(
+            data, start, left, lambda _, start, left: _scan(data, start, depth - 2, left, False)
+        )
+        inner.update(spans)
+        return made, end, left
+
+    made, spans, _, _ = _spanned(data, 0, tokens, value_of)
+    return made, spans, inner
+
+
+def _spanned(
+    data: bytes, at: int, left: int, value_of: Callable[[bytes, int, int], tuple[Value, int, int]]
+) -> tuple[dict[bytes, Value], dict[bytes, Span], int, int]:
+    """The dictionary at ``at``, the spans of its values, the offset behind it, and what is left of the tokens.
+
+    ``value_of(key, start, left)`` reads one value: it, the offset behind it, and the tokens that are left.
+    """
+    if left < 1:
+        raise BencodeError("too many tokens", at)
     made: dict[bytes, Value] = {}
     spans: dict[bytes, Span] = {}
-    at = 1
-    left = tokens - 1
+    at += 1
+    left -= 1
     while data[at : at + 1] != b"e":
         key, start, left = _scan(data, at, 1, left, False)
         if not isinstance(key, bytes):
             raise BencodeError("a key that is not a string", at)
         if key in made:
             raise BencodeError("duplicate key", at)
-        made[key], at, left = _scan(data, start, depth - 1, left, False)
+        made[key], at, left = value_of(key, start, left)
         spans[key] = (start, at)
-    return made, spans
+    return made, spans, at + 1, left
 
 
 def encode(value: Value) -> bytes:

@@ -155,19 +155,70 @@ def test_spans_are_those_of_the_values(table: dict[bytes, Value], tail: bytes, r
     keys = list(table)
     rng.shuffle(keys)
     data = b"d" + b"".join(encode(key) + encode(table[key]) for key in keys) + b"e" + tail
-    value, spans = decode_with_spans(data, depth=100, tokens=1000)
+    value, spans, _ = decode_with_spans(data, depth=100, tokens=1000)
     assert value == table
     assert list(spans) == keys
     assert all(data[start:end] == encode(table[key]) for key, (start, end) in spans.items())
 
 
+@given(st.dictionaries(BYTES, VALUES, max_size=6), VALUES)
+def test_spans_inside_one_dictionary(inner: dict[bytes, Value], other: Value) -> None:
+    outer: dict[bytes, Value] = {b"a": other, b"in": inner, b"pieces": other}
+    data = encode(outer)
+    value, spans, inside = decode_with_spans(data, depth=100, tokens=1000, inside=b"in")
+    assert value == outer
+    assert inside.keys() == inner.keys()
+    assert all(data[start:end] == encode(inner[key]) for key, (start, end) in inside.items())
+    assert all(data[start:end] == encode(outer[key]) for key, (start, end) in spans.items())
+
+
+def test_inside_something_else_there_are_no_spans() -> None:
+    assert decode_with_spans(b"d2:ini1ee", depth=9, tokens=9, inside=b"in") == ({b"in": 1}, {b"in": (5, 8)}, {})
+    assert decode_with_spans(b"d1:ade2:indee", depth=2, tokens=5, inside=b"in")[2] == {}
+
+
+@pytest.mark.parametrize("data", [b"d2:ind1:alee1:blee", b"d2:ind1:ai1e1:bi1eee"])
+def test_depth_and_tokens_count_inside_too(data: bytes) -> None:
+    for depth, tokens in ((9, 9), (3, 7)):
+        decode_with_spans(data, depth=depth, tokens=tokens, inside=b"in")
+    assert (
+        decode_with_spans(data, depth=3, tokens=7)[:2] == decode_with_spans(data, depth=3, tokens=7, inside=b"in")[:2]
+    )
+    for depth in range(1, 4):
+        for tokens in range(1, 8):
+            results = []
+            for inside in (b"", b"in"):
+                try:
+                    results.append(decode_with_spans(data, depth=depth, tokens=tokens, inside=inside)[0])
+                except BencodeError:
+                    results.append({})
+            assert results[0] == results[1], (depth, tokens)
+
+
 @pytest.mark.parametrize(
     "data",
-    [b"", b"i1e", b"le", b"3:abc", b"d", b"d1:a", b"d1:ai1e", b"di1e1:ae", b"dle1:ae", b"d1:ai1e1:ai2ee", b"d-e"],
+    [
+        b"d2:ind1:ai1e1:ai2eee",
+        b"d2:ind1:a",
+        b"d2:indlei1eee",
+        b"",
+        b"i1e",
+        b"le",
+        b"3:abc",
+        b"d",
+        b"d1:a",
+        b"d1:ai1e",
+        b"di1e1:ae",
+        b"dle1:ae",
+        b"d1:ai1e1:ai2ee",
+        b"d-e",
+    ],
 )
 def test_spans_refuse(data: bytes) -> None:
     with pytest.raises(BencodeError):
         decode_with_spans(data, depth=100, tokens=1000)
+    with pytest.raises(BencodeError):
+        decode_with_spans(data, depth=100, tokens=1000, inside=b"in")
 
 
 def test_T1_depth() -> None:

@@ -28,17 +28,18 @@ class Metainfo:
     """What a torrent file says, checked.
 
     ``name`` and the paths of ``files`` are safe to write under; ``files`` are in the order of the content, padding
-    included. ``pieces``: the SHA-1 of each piece, 20 bytes each. ``trackers``: tiers of http, https and udp URLs
-    (BEP 12). ``nodes``: (host, port) of DHT nodes (BEP 5). ``creation_date``: Unix seconds, any 64-bit number.
-    ``comment``, ``created_by``, ``encoding`` and ``source`` are as foreign as they come: show them by ``display``.
-    ``info``: the bytes that the info-hashes are of. ``version``: "v1" or "hybrid". ``raw_name``: the name as the
-    torrent writes it, where that is another that a file can have.
+    included. ``hashes_at``: where in ``info`` the SHA-1s of the pieces begin, 20 bytes each; a copy would double what a
+    large torrent takes. ``trackers``: tiers of http, https and udp URLs (BEP 12). ``nodes``: (host, port) of DHT nodes
+    (BEP 5). ``creation_date``: Unix seconds, any 64-bit number. ``comment``, ``created_by``, ``encoding`` and
+    ``source`` are as foreign as they come: show them by ``display``. ``info``: the bytes that the info-hashes are of.
+    ``version``: "v1" or "hybrid". ``raw_name``: the name as the torrent writes it, where that is another that a file
+    can have.
     """
 
     info_hashes: InfoHashes
     name: str
     geometry: Geometry
-    pieces: bytes = field(repr=False)
+    hashes_at: int
     files: tuple[FileEntry, ...] = field(repr=False)
     single_file: bool
     private: bool
@@ -66,7 +67,8 @@ class Metainfo:
 
     def piece_hash(self, piece: int) -> bytes:
         """The SHA-1 that ``piece`` must have."""
-        return self.pieces[piece * _HASH : (piece + 1) * _HASH]
+        at = self.hashes_at + piece * _HASH
+        return self.info[at : at + _HASH]
 
     def magnet(self) -> str:
         """The magnet URI (BEP 9) with the name, the trackers and the web seeds, as many as such a URI may have."""
@@ -84,8 +86,12 @@ def parse_torrent(data: bytes) -> Metainfo:
     MetainfoError: it is invalid, the error names the key. UnsupportedError: it is valid and has only a v2 half.
     """
     try:
-        outer, spans = decode_with_spans(
-            data, depth=limits.TORRENT_DEPTH, tokens=limits.TORRENT_TOKENS, size=limits.TORRENT_FILE_SIZE
+        outer, spans, info_spans = decode_with_spans(
+            data,
+            depth=limits.TORRENT_DEPTH,
+            tokens=limits.TORRENT_TOKENS,
+            size=limits.TORRENT_FILE_SIZE,
+            inside=b"info",
         )
     except BencodeError as error:
         raise MetainfoError("", f"not a torrent: {error}") from error
@@ -93,10 +99,11 @@ def parse_torrent(data: bytes) -> Metainfo:
     if not isinstance(info, dict):
         raise MetainfoError("info", "must be a dictionary")
     start, end = spans[b"info"]
-    return _read(outer, info, data[start:end])
+    _, end_of_hashes = info_spans.get(b"pieces", (start, start))
+    return _read(outer, info, data[start:end], end_of_hashes - start)
 
 
-def _read(outer: dict[bytes, Value], info: dict[bytes, Value], raw_info: bytes) -> Metainfo:
+def _read(outer: dict[bytes, Value], info: dict[bytes, Value], raw_info: bytes, end_of_hashes: int) -> Metainfo:
     raw_name = info.get(b"name.utf-8", info.get(b"name"))
     if not isinstance(raw_name, bytes):
         raise MetainfoError("name", "must be a string")
@@ -109,7 +116,7 @@ def _read(outer: dict[bytes, Value], info: dict[bytes, Value], raw_info: bytes) 
     single_file, raw_files = _read_v1(info, raw_name)
     if tree is not None:
         check_agreement(raw_files, tree, piece_length)
-    geometry, pieces = _read_pieces(info, sum(raw.length for raw in raw_files), piece_length)
+    geometry = _read_geometry(info, sum(raw.length for raw in raw_files), piece_length)
     v1 = sha1(raw_info, usedforsecurity=False).digest()
     name = safe_name(raw_name, v1.hex())
     raw_names = differing((raw_name,), (name,))
@@ -118,7 +125,7 @@ def _read(outer: dict[bytes, Value], info: dict[bytes, Value], raw_info: bytes) 
         info_hashes=InfoHashes(v1, None if tree is None else sha256(raw_info).digest()),
         name=name,
         geometry=geometry,
-        pieces=pieces,
+        hashes_at=end_of_hashes - geometry.piece_count * _HASH,
         files=_single(name, raw_files[0]) if single_file else place_files(name, raw_files),
         single_file=single_file,
         private=info.get(b"private", 0) != 0,
@@ -171,7 +178,7 @@ def _single(name: str, raw: RawFile) -> tuple[FileEntry, ...]:
     return (FileEntry(path=(name,), length=raw.length, offset=0, executable=raw.executable),)
 
 
-def _read_pieces(info: dict[bytes, Value], total: int, piece_length: int) -> tuple[Geometry, bytes]:
+def _read_geometry(info: dict[bytes, Value], total: int, piece_length: int) -> Geometry:
     if not 0 < total <= limits.TOTAL_LENGTH:
         raise MetainfoError("length", f"the content has {total} bytes, not 1 to {limits.TOTAL_LENGTH}")
     geometry = Geometry(total, piece_length)
@@ -184,7 +191,7 @@ def _read_pieces(info: dict[bytes, Value], total: int, piece_length: int) -> tup
         raise MetainfoError(
             "pieces", f"{len(pieces)} bytes, but there are {geometry.piece_count} pieces of {_HASH} each"
         )
-    return geometry, pieces
+    return geometry
 
 
 def _read_trackers(outer: dict[bytes, Value]) -> tuple[tuple[str, ...], ...]:

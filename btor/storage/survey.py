@@ -178,17 +178,17 @@ class _Surveyor:
 
     def _mark_zeros(self) -> None:
         """A hole may be content: of a piece that is all zeros, in a file that somebody else wrote and left sparse."""
-        geometry = self.content.geometry
-        pieces = self.content.metainfo.pieces
+        geometry, metainfo = self.content.geometry, self.content.metainfo
         last = geometry.piece_count - 1
         zeros = _sha1_of_zeros(geometry.piece_length)
-        at = pieces.find(zeros)
+        first, end = metainfo.hashes_at, metainfo.hashes_at + geometry.piece_count * len(zeros)
+        at = metainfo.info.find(zeros, first, end)
         while at >= 0:
-            piece, odd = divmod(at, len(zeros))
+            piece, odd = divmod(at - first, len(zeros))
             if not odd:
                 mark(self.present, piece, piece)
-            at = pieces.find(zeros, at + 1)
-        if self.content.metainfo.piece_hash(last) == _sha1_of_zeros(geometry.last_piece_length):
+            at = metainfo.info.find(zeros, at + 1, end)
+        if metainfo.piece_hash(last) == _sha1_of_zeros(geometry.last_piece_length):
             mark(self.present, last, last)
 
     def _mark(self, marks: bytearray, index: int, start: int, end: int) -> None:

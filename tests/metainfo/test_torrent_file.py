@@ -51,7 +51,7 @@ def test_one_file() -> None:
         info_hashes=InfoHashes(sha1(raw_info).digest(), None),
         name="name",
         geometry=Geometry(20_000, 16384),
-        pieces=b"p" * 40,
+        hashes_at=raw_info.index(b"p" * 40),
         files=(FileEntry(("name",), 20_000, 0),),
         single_file=True,
         private=False,
