@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Final
 
+Window = tuple[int, int]  # first byte and length of a part of a bitfield
+
 MERGE_AT: Final = 4_096  # single pieces gathered before they are merged: bounds the memory, spreads the cost
 
 
@@ -95,13 +97,22 @@ class Availability:
             pieces |= plane
         return pieces
 
-    def ranked(self, pieces: int, enough: int, *, common_first: bool = False) -> list[tuple[int, int]]:
+    def ranked(
+        self, pieces: int, enough: int, window: Window | None = None, *, common_first: bool = False
+    ) -> list[tuple[int, int]]:
         """``pieces`` (not empty) as classes of equal count, rarest first (or most common first), with their sizes.
 
-        The list ends with the class that brings the sum of sizes to ``enough``, or with the last one.
+        The list ends with the class that brings the sum of sizes to ``enough``, or with the last one. ``window``:
+        ``pieces``, and so the classes, are sets of the pieces in these bytes of a bitfield only; single pieces that
+        are not merged yet do not count then.
         """
-        self._merge()
-        planes = self._planes
+        if window is None:
+            self._merge()
+            planes = self._planes
+        else:
+            first, length = window
+            shift, mask = 8 * (self.length - first - length), (1 << 8 * length) - 1
+            planes = [plane >> shift & mask for plane in self._planes]
         found: list[tuple[int, int]] = []
         later = [(pieces, len(planes))]  # sets still to be told apart by the planes below their level
         while later and enough > 0:

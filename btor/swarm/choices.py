@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from btor import limits
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
-from btor.swarm.availability import Availability
+from btor.swarm.availability import Availability, Window
 from btor.swarm.source import Source
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CHOICES_LIFE: Final = 0.1  # s that a batch is believed: in a young swarm counts change that fast …
 CHOICES_PIECES: Final = 10_000  # … but longer in proportion above this many pieces, where a batch costs more …
 CHOICES_LIFE_MAX: Final = 10.0  # … up to this
+CHOICES_AT_LEAST: Final = 1 / CHOICES_PIECES  # of a torrent's pieces in a batch: what costs more brings more
+WINDOW: Final = 65_536  # pieces that are compared at once: the rarest of so many, for of all it takes 10 ms
 CHOICES_MAX: Final = limits.AFFINITY_BYTES // limits.BLOCK  # pieces gathered from one source's haves
 FEW: Final = 16  # up to so many pieces of a set are found faster one by one than by going through its bytes
 
@@ -150,48 +152,65 @@ class Choices:
         """Fill the empty ``source.choices``; False if there is nothing left to choose."""
         if not self.count or source.dry == self._returns:
             return False
-        untouched = self._untouched
-        if source.avoid:
-            untouched = untouched.copy()
-            for piece in source.avoid:
-                untouched[piece >> 3] &= ~(0x80 >> (piece & 7))
-        pieces = int.from_bytes(untouched, "big")
-        if not source.complete:
-            pieces &= int.from_bytes(source.bits, "big")
+        wanted = max(wanted, int(self._geometry.piece_count * CHOICES_AT_LEAST))
+        length = self._availability.length
+        window: Window | None = None
+        pieces = 0
+        if length > WINDOW // 8:
+            window = self._rng.randrange(length - WINDOW // 8 + 1), WINDOW // 8
+            pieces = self._candidates(source, window)
+        if window is None or pieces.bit_count() < wanted:
+            window = None
+            pieces = self._candidates(source, (0, length))
         if not pieces:
             source.dry = self._returns
             return False
         source.choices_until = now + self._life
         if random_first > 0:
-            source.choices.extend(self._random_members(pieces, min(wanted, random_first)))
+            source.choices.extend(self._random_members(pieces, min(wanted, random_first), window))
         else:
-            self._choose(source, pieces, wanted)
+            self._choose(source, pieces, wanted, window)
         return True
 
-    def _choose(self, source: Source, pieces: int, wanted: int) -> None:
+    def _candidates(self, source: Source, window: Window) -> int:
+        """The set of the untouched pieces in ``window`` that ``source`` has and need not be spared."""
+        first, length = window
+        untouched = self._untouched[first : first + length]
+        for piece in source.avoid:
+            if first <= piece >> 3 < first + length:
+                untouched[(piece >> 3) - first] &= ~(0x80 >> (piece & 7))
+        pieces = int.from_bytes(untouched, "big")
+        if not source.complete:
+            pieces &= int.from_bytes(source.bits[first : first + length], "big")
+        return pieces
+
+    def _choose(self, source: Source, pieces: int, wanted: int, window: Window | None) -> None:
+        """The best of ``pieces``, the set of those in ``window``, or of all."""
         ahead = min(source.rate * self._life, limits.AFFINITY_BYTES)
         wanted = max(wanted, int(ahead / self._geometry.piece_length))
         chosen: list[int] = []
-        length = self._availability.length
-        for rank, size in self._availability.ranked(pieces, wanted, common_first=source.snubbed):
-            start = self._rng.randrange(self._geometry.piece_count)
+        first, length = window or (0, self._availability.length)
+        for rank, size in self._availability.ranked(pieces, wanted, window, common_first=source.snubbed):
+            start = self._rng.randrange(min(8 * length, self._geometry.piece_count))
             few = size <= FEW
             for piece in few_members(rank, length, start) if few else members(rank.to_bytes(length, "big"), start):
-                chosen.append(piece)
+                chosen.append(8 * first + piece)
                 if len(chosen) == wanted:
                     break
             else:
                 continue
             break
         else:
-            source.dry = self._returns  # all it has is chosen
+            if window is None:
+                source.dry = self._returns  # all it has is chosen
         chosen.reverse()
         source.choices.extend(chosen)
 
-    def _random_members(self, pieces: int, count: int) -> list[int]:
-        data = pieces.to_bytes(self._availability.length, "big")
-        starts = (self._rng.randrange(self._geometry.piece_count) for _ in range(count))
-        return list(dict.fromkeys(next(members(data, start)) for start in starts))
+    def _random_members(self, pieces: int, count: int, window: Window | None = None) -> list[int]:
+        first, length = window or (0, self._availability.length)
+        data = pieces.to_bytes(length, "big")
+        starts = (self._rng.randrange(min(8 * length, self._geometry.piece_count)) for _ in range(count))
+        return list(dict.fromkeys(8 * first + next(members(data, start)) for start in starts))
 
     def any_of(self, pieces: int) -> int:
         """One of ``pieces``, a set that is not empty, at random."""

@@ -20,7 +20,7 @@ def rarest_first_off(order: Literal["random", "ascending"]) -> Iterator[None]:
     """New pieces are taken in this order, however many have them."""
     real = Availability.ranked
 
-    def ranked(self: Availability, pieces: int, enough: int, *, common_first: bool = False) -> Any:
+    def ranked(self: Availability, pieces: int, enough: int, window: Any = None, *, common_first: bool = False) -> Any:
         nobody = Availability(self.size)  # has nothing: all pieces are equally rare
         if order == "random":
             return real(nobody, pieces, enough)

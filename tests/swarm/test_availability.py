@@ -78,6 +78,23 @@ def test_ranked_narrows_to_the_rarest(counts: list[int], enough: int, common_fir
     assert [count for _, count in classes] == [len(members) for members in expected]
 
 
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 90), st.data())
+def test_ranked_in_a_window_is_ranked_of_its_pieces(counts: list[int], enough: int, data: st.DataObject) -> None:
+    size = len(counts)
+    counted = Availability(size)
+    for level in range(9):
+        counted.add(pieces_of(size, {piece for piece in range(size) if counts[piece] > level}))
+    first = data.draw(st.integers(0, counted.length - 1))
+    length = data.draw(st.integers(1, counted.length - first))
+    inside = range(8 * first, min(size, 8 * (first + length)))
+    candidates = data.draw(st.sets(st.sampled_from(inside), min_size=1))
+    below = 8 * (counted.length - first - length)
+    classes = counted.ranked(pieces_of(size, candidates) >> below, enough, (first, length))
+    assert [(pieces << below, count) for pieces, count in classes] == counted.ranked(
+        pieces_of(size, candidates), enough
+    )
+
+
 def test_seeds_count_once_for_all_pieces() -> None:
     counted = Availability(10)
     counted.seeds = 3

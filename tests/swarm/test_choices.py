@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from btor import limits
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
-from btor.swarm.availability import Availability
+from btor.swarm import choices
+from btor.swarm.availability import Availability, Window
 from btor.swarm.choices import (
     CHOICES_LIFE,
     CHOICES_LIFE_MAX,
@@ -212,9 +213,9 @@ def test_a_source_with_nothing_more_is_not_looked_at_again(monkeypatch: pytest.M
     looks: list[int] = []
     choose = Choices._choose
 
-    def counting(self: Choices, of: Source, pieces: int, wanted: int) -> None:
+    def counting(self: Choices, of: Source, pieces: int, wanted: int, window: Window | None) -> None:
         looks.append(wanted)
-        choose(self, of, pieces, wanted)
+        choose(self, of, pieces, wanted, window)
 
     monkeypatch.setattr(Choices, "_choose", counting)
     assert torrent.pick(source, 5) == [3]
@@ -291,3 +292,79 @@ def test_any_of_names_a_member_each_about_as_often() -> None:
         number.add(piece)
     found = Counter(torrent.choices.any_of(number.to_int()) for _ in range(200))
     assert set(found) == {0, 9, 10, 23}
+
+
+# --- torrents so large that only a part of them is looked at at once -----------------------------------------------
+
+
+@pytest.fixture
+def small_window(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(choices, "WINDOW", 64)
+    return 64
+
+
+def test_of_a_large_torrent_the_rarest_of_some_neighbours_comes_first(small_window: int) -> None:
+    torrent = Torrent(1_000)
+    rare = set(range(0, 1_000, 10))
+    torrent.source(set(range(1_000)) - rare)
+    assert torrent.availability.anywhere()  # single pieces count only once they are merged
+    seed = torrent.source()
+    for _ in range(3):
+        seed.choices.clear()
+        picked = torrent.pick(seed, 2)
+        assert set(picked) <= rare
+        assert max(picked) - min(picked) < small_window
+
+
+def test_nothing_of_a_large_torrent_is_forgotten(small_window: int) -> None:
+    torrent = Torrent(1_003)
+    torrent.source(set(range(0, 1_003, 3)))
+    has = set(range(0, 1_003, 2))
+    source = torrent.source(has)
+    source.avoid[500] = 1
+    picked: list[int] = []
+    while some := torrent.pick(source, 7, random_first=4 - len(picked)):
+        picked += some
+    assert sorted(picked) == sorted(has - {500})
+    assert source.dry == torrent.choices._returns
+
+
+def test_neighbours_that_are_all_chosen_are_not_all_there_is(small_window: int) -> None:
+    torrent = Torrent(1_000, piece_length=limits.BLOCK)
+    source = torrent.source(set(range(1_000)) - {0})
+    source.rate = 1e9  # more is wanted than the neighbours have
+    picked: list[int] = []
+    while some := torrent.pick(source, 1):
+        picked += some
+    assert sorted(picked) == list(range(1, 1_000))
+
+
+def test_where_the_neighbours_have_too_little_all_is_looked_at(small_window: int) -> None:
+    torrent = Torrent(4_000)
+    source = torrent.source({3_999, 7})
+    assert sorted(torrent.pick(source, 2)) == [7, 3_999]
+    assert torrent.pick(source, 1) == []
+
+
+def test_a_large_torrent_is_looked_at_in_parts_and_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 2,000,000 pieces: no set that is compared has more than WINDOW, and a look brings many pieces."""
+    looks: list[int] = []
+    ranked = Availability.ranked
+
+    def watching(
+        self: Availability, pieces: int, enough: int, window: Window | None = None, *, common_first: bool = False
+    ) -> list[tuple[int, int]]:
+        looks.append(pieces.bit_length())
+        return ranked(self, pieces, enough, window, common_first=common_first)
+
+    monkeypatch.setattr(Availability, "ranked", watching)
+    torrent = Torrent(2_000_000, piece_length=limits.BLOCK)
+    half = Bitfield.from_wire(random.Random(1).randbytes(250_000), 2_000_000)
+    source = torrent.source(set())
+    source.bits[:] = half.to_wire()
+    torrent.availability.add(half.to_int())
+    picked = [piece for _ in range(500) for piece in torrent.pick(source, 4)]
+    assert len(set(picked)) == 2_000
+    assert all(piece in half for piece in picked)
+    assert len(looks) <= 2_000 * CHOICES_PIECES / 2_000_000
+    assert max(looks) <= choices.WINDOW
