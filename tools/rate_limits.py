@@ -8,7 +8,6 @@ with the limit on the torrent. Fails when a direction is more than five in a hun
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import shutil
@@ -18,16 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import bencodepy
 import trio
 
 from tools import _btor
+from tools._fives import FILLER, write_fives
 from tools._processes import Process
 from tools._wire_peer import BLOCK, WirePeer, bytes_of_pieces, until
 
 KIB, MIB = 1024, 1024 * 1024
 PIECE = MIB
-FILLER = b"5"  # not zero: a hole in a file must not pass for content
 WINDOW = 10.0  # s
 SETTLE = 4.0  # s before the window begins
 TOLERANCE = 0.05
@@ -45,25 +43,6 @@ class Case:
     def half(self) -> int:
         """Bytes of each half of the torrent: enough to last until the window ends, whole pieces."""
         return -(-int(self.rate * (WINDOW + SETTLE + 6) + 4 * MIB) // PIECE) * PIECE
-
-
-def write_torrent(root: Path, half: int) -> tuple[Path, bytes]:
-    """A torrent of one byte over and over, its first half on disk, and its info-hash: its content does not matter."""
-    pieces = 2 * half // PIECE
-    info = {
-        b"name": b"fives",
-        b"length": 2 * half,
-        b"piece length": PIECE,
-        b"pieces": hashlib.sha1(FILLER * PIECE).digest() * pieces,
-    }
-    torrent = root / "fives.torrent"
-    torrent.write_bytes(bencodepy.encode({b"info": info}))
-    (root / "here").mkdir()
-    with (root / "here" / "fives").open("wb") as file:
-        for _ in range(half // PIECE):
-            file.write(FILLER * PIECE)
-        file.truncate(2 * half)
-    return torrent, hashlib.sha1(bencodepy.encode(info)).digest()
 
 
 def make_peers(case: Case, info_hash: bytes) -> list[WirePeer]:
@@ -85,8 +64,9 @@ def make_peers(case: Case, info_hash: bytes) -> list[WirePeer]:
 
 async def measure(case: Case, root: Path) -> tuple[float, float]:
     """(bytes a second that btor received, that it sent), as its peers counted."""
-    torrent, info_hash = await trio.to_thread.run_sync(write_torrent, root, case.half)
-    peers = make_peers(case, info_hash)
+    half = case.half // PIECE
+    torrent, info_hash = await trio.to_thread.run_sync(write_fives, root, PIECE, 2 * half, half)
+    peers = make_peers(case, bytes.fromhex(info_hash))
     async with trio.open_nursery() as nursery:
         addresses = []
         for peer in peers:
