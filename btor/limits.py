@@ -186,6 +186,7 @@ TRACKER_RETRY_MAX: Final = 3_600.0
 TRACKER_RETRY_MIN_LOOPBACK: Final = 1.0
 TRACKER_RETRY_MAX_LOOPBACK: Final = 30.0
 TRACKER_HURRY_MAX_LOOPBACK: Final = 5.0  # between announces of a torrent without peers
+TRACKER_HURRY_SEEDS: Final = 2.0  # between two seeds that hurry, of all: a thousand would never let a tracker rest
 TRACKER_NAMES: Final = 50  # host names of one reply that are looked up
 TRACKER_SCRAPE_MIN: Final = 300.0
 TRACKER_SCRAPE: Final = 1_800.0  # after that long without figures of seeds and leechers
@@ -266,6 +267,7 @@ UDP_TRACKER_ANSWER: Final = 1_232  # bytes that pass every IPv6 path in one pack
 # --- the machine ---------------------------------------------------------------------------------------------
 GULP_MIN: Final = 64 * KIB
 GULP_MAX: Final = 4 * MIB
+GULP_TURN: Final = 2 * MIB  # received from all peers together in one turn of the loop, where several have something
 SEND_GULP: Final = MIB
 OUT_OF_ORDER: Final = 4 * MIB  # blocks held for an inline hash, a session; above, the piece is read back
 DISK_QUEUE_HIGH: Final = 16 * MIB  # waiting for a slow disk, a session; above, peers are not read
@@ -286,6 +288,7 @@ FILES_NAMED: Final = 5  # of those that something has happened to; the others ar
 HASHER_END: Final = 0.5  # for a killed hasher to end; one on a disk that hangs cannot
 FREE_SPACE_PROBE: Final = 30.0
 EVENT_QUEUE: Final = 1_000
+IDLE_TICKS: Final = 100  # torrents without peers that are looked at each second, in turn: 2 ms
 
 # --- rates ---------------------------------------------------------------------------------------------------
 RATE_BURST: Final = 0.25  # seconds of the limit

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -25,6 +25,9 @@ from btor.swarm.tiers import Ask, Farewell, Tiers
 from btor.wire.address import Address, reach
 from btor.wire.tracker_http import AnnounceEvent, AnnounceRequest
 from btor.wire.url import Url
+
+STARTS_PERIOD: Final = 0.1  # s
+STARTS_AT_ONCE: Final = int(limits.TRACKER_STARTS * STARTS_PERIOD)  # in that time, so that they do not come in bursts
 
 
 class Announced(Protocol):
@@ -111,8 +114,9 @@ class Announcer:
         self._heap: list[tuple[float, int, _Entry]] = []
         self._order = itertools.count()
         self._wake = trio.Event()
-        self._second_ends = -inf  # of the announces counted in `_begun`
-        self._begun = 0
+        self._period_ends = -inf
+        self._begun = 0  # announces in this period
+        self._next_seed = -inf  # may hurry then
         self._errands: list[Callable[[], Awaitable[None]]] = []  # for the loop to start
         self._leaving: dict[bytes, trio.CancelScope] = {}  # by info-hash: trackers know a torrent by nothing else
         self._stopping = False
@@ -169,8 +173,20 @@ class Announcer:
         self._nudge(torrent, Tiers.on_complete)
 
     def hurry(self, torrent: Announced) -> None:
-        """It has no peers at all: announce as soon as the trackers allow. May be called as often as one likes."""
-        self._nudge(torrent, Tiers.hurry)
+        """It has no peers at all: announce as soon as the trackers allow. May be called as often as one likes.
+
+        Of complete torrents one is hurried every now and then: with many, the tracker of this machine would be asked
+        all the time.
+        """
+        _, _, left = torrent.announce_counters()
+        now = trio.current_time()
+        if left:
+            self._nudge(torrent, Tiers.hurry)
+        elif now >= self._next_seed:
+            due = torrent.tiers.next_due()
+            self._nudge(torrent, Tiers.hurry)
+            if torrent.tiers.next_due() != due:
+                self._next_seed = now + limits.TRACKER_HURRY_SEEDS
 
     def on_time_missed(self, unseen: float) -> None:
         """The machine has slept: announce soon. ``unseen``: seconds of that which are not on our clock."""
@@ -223,12 +239,12 @@ class Announcer:
     def _next_due(self) -> float:
         """When the loop next has something to do."""
         due = self._heap[0][0] if self._heap else inf
-        return max(due, self._second_ends) if self._begun >= limits.TRACKER_STARTS else due
+        return max(due, self._period_ends) if self._begun >= STARTS_AT_ONCE else due
 
     def _take_due(self, now: float) -> None:
-        if now >= self._second_ends:
-            self._second_ends, self._begun = now + 1, 0
-        while self._heap and self._heap[0][0] <= now and self._begun < limits.TRACKER_STARTS:
+        if now >= self._period_ends:
+            self._period_ends, self._begun = now + STARTS_PERIOD, 0
+        while self._heap and self._heap[0][0] <= now and self._begun < STARTS_AT_ONCE:
             due, _, entry = heapq.heappop(self._heap)
             if due != entry.due:
                 continue

@@ -140,17 +140,19 @@ class Dialler:
         now = trio.current_time()
         if now < self._rests_until:
             return
-        waiting = [transfer for transfer in self._transfers() if transfer.wants_peers]
+        waiting = [transfer for transfer in self._transfers() if len(transfer.book) and transfer.wants_peers]
         if waiting:
             self._first = (self._first + 1) % len(waiting)
             waiting = waiting[self._first :] + waiting[: self._first]
-        while waiting:
+        room = session.room if waiting else 0
+        while waiting and room > 0:
             still = []
             for transfer in waiting:
-                address = transfer.book.next_to_dial(now, budget) if session.has_room else None
+                address = transfer.book.next_to_dial(now, budget) if room > 0 else None
                 if address is None:
                     continue
                 self._start(nursery, transfer, address, now)
+                room -= 1
                 if transfer.wants_peers:
                     still.append(transfer)
             waiting = still

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from btor.limits import GULP_MAX, GULP_MIN
+from btor.limits import GULP_MAX, GULP_MIN, GULP_TURN
 
 if TYPE_CHECKING:
     from btor.engine.peer import Peer
 
-ROUND: Final = 0.02  # s over which readable peers are counted
-
 
 class Gulps:
-    """Counts the peers that had something to read in the last round."""
+    """Shares out what is received in one turn of the loop among the peers that had something to read in the last one.
+
+    Turns are not timed: one is over when a peer comes for the second time. By the clock, a turn that takes long would
+    seem to be several with few peers each, their gulps would grow, and the next turn take longer still.
+    """
 
     def __init__(self) -> None:
-        self._round_ends = 0.0
-        self._round = 0
+        self._turn = 0
         self._counted = 0
         self._size = GULP_MAX
 
@@ -25,13 +26,11 @@ class Gulps:
         """Bytes to receive at most."""
         return self._size
 
-    def on_gulp(self, peer: Peer, now: float) -> None:
+    def on_gulp(self, peer: Peer) -> None:
         """``peer`` received something."""
-        if now >= self._round_ends:
-            self._size = min(max(GULP_MAX // max(1, self._counted), GULP_MIN), GULP_MAX)
-            self._round += 1
+        if peer.gulp_turn == self._turn:
+            self._size = GULP_MAX if self._counted == 1 else max(GULP_TURN // self._counted, GULP_MIN)
+            self._turn += 1
             self._counted = 0
-            self._round_ends = now + ROUND
-        if peer.gulp_round != self._round:
-            peer.gulp_round = self._round
-            self._counted += 1
+        peer.gulp_turn = self._turn
+        self._counted += 1

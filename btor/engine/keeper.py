@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -72,9 +71,7 @@ class Keeper:
 
     async def open(self) -> None:
         """Lock the place and find out what is there. StorageError, IncompleteError."""
-        self.content = await in_thread(self._open_content)
-        record = await in_thread(self._claim_and_load)
-        found = await in_thread(partial(survey, self.content, record, recheck=self._options.recheck))
+        found = await in_thread(self._look)
         protect = not (self.seed_only or self._options.overwrite)
         if protect:
             refuse(self.content, found, None)
@@ -103,6 +100,12 @@ class Keeper:
                 " (--partial seeds what is there)"
             )
         await in_thread(self._begin, found)
+
+    def _look(self) -> Survey:
+        """What is there, against the resume record: in one thread, as with many torrents to go to one costs most."""
+        self.content = self._open_content()
+        record = self._claim_and_load()
+        return survey(self.content, record, recheck=self._options.recheck)
 
     def _open_content(self) -> Content:
         pool = self._session.disk.pool

@@ -99,7 +99,7 @@ class Porter:
                 del self._networks[network]
             if not adopted:
                 transport.close()
-        if adopted and not session.has_room:
+        if adopted and session.room <= 0:
             transport.close()
         elif adopted:
             transfer.adopt(

@@ -50,7 +50,7 @@ class Peer(Sender):
         self.incoming = connection.incoming
         self.client = client_name(connection.peer_id)
         self.key = session.next_key()
-        self.gulp_round = -1
+        self.gulp_turn = -1
         self._gulp_limit = limits.GULP_MIN
         now = trio.current_time()
         self.connected_at = now
@@ -137,7 +137,7 @@ class Peer(Sender):
                 return
             now = trio.current_time()
             self.last_received = now
-            session.gulps.on_gulp(self, now)
+            session.gulps.on_gulp(self)
             reader.received(shared, count)
             started = perf_counter()
             small = self._decode(now)
@@ -170,7 +170,7 @@ class Peer(Sender):
             transfer.after_gulp()
         self.fill_requests(now)
         if self._out:
-            self.flush()
+            self.flush_with_blocks()
         return small
 
     # ------------------------------------------------------------------------------------------ messages
@@ -406,7 +406,7 @@ class Peer(Sender):
         self._interest_flips = 0
         if self.extended is not None:
             self.extended.on_tick()
-        if len(self._out) > limits.SEND_BACKLOG + len(self.transfer.have.to_wire()):
+        if len(self._out) > limits.SEND_BACKLOG + self.transfer.have.size // 8:
             self.close("takes nothing of what is sent")
             return
         overdue = self.queue.on_tick(now)

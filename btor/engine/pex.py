@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from btor.wire import extension
 from btor.wire.address import dialable
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from btor.wire.address import Address
 
 
+LOOK_PERIOD: Final = 10.0  # s
+
+
 class PeerExchange:
     """``enabled``: peers are exchanged; never so in a private torrent (BEP 27)."""
 
@@ -21,14 +24,16 @@ class PeerExchange:
         self._transfer = transfer
         self._connected: dict[Address, int] = {}  # at the last look
         self._looked: set[int] = set()  # for whom nothing was new in it
+        self._look_again = 0.0  # at what peers say of themselves, where nobody has come
 
     def on_tick(self, now: float) -> None:
         """Once a second: tell those who are due what changed."""
         if not self.enabled:
             return
         due = [peer for peer in self._transfer.peers.values() if _is_due(peer, now)]
-        if not due:
+        if not due or (now < self._look_again and all(peer.key in self._looked for peer in due)):
             return
+        self._look_again = now + LOOK_PERIOD
         connected = self._look()
         if connected != self._connected:
             self._connected = connected

@@ -62,6 +62,14 @@ class Sender:
             self._out += self.extended.take_metadata(len(self._out))
         self.session.flush_soon(self)
 
+    def flush_with_blocks(self) -> None:
+        """As ``flush``, but messages go out with the blocks that the writer is about to send, in one call.
+
+        Not where a rate limit could hold the blocks back.
+        """
+        if not self._uploads or self._stuck or self.transfer.upload.bucket.limited:
+            self.flush()
+
     def flush(self) -> None:
         """Send waiting messages if the socket takes them now; the rest is the writer's."""
         if not self._out or self._stuck:
@@ -108,7 +116,7 @@ class Sender:
                 budget = await self.transfer.upload.allowance(inside_block=self._head_sent > 0)
             if not await self._send(budget):
                 self._stuck = True
-            else:
+            elif self._out or self._uploads:
                 await trio.lowlevel.checkpoint()
 
     async def _send(self, budget: int) -> bool:
@@ -162,6 +170,7 @@ class Sender:
         if answered:
             return view, answered
         # the first block is not in the page cache: a thread reads it, which also puts it there
+        self.flush()
         await transfer.disk.warm(islice(self._uploads, 4))
         if not self._uploads:
             return memoryview(b""), 0

@@ -103,6 +103,7 @@ class Session:
         self.torrents: dict[bytes, Torrent] = {}
         self.own_ips = OwnIps()
         self._keys = 0
+        self._ticked = 0  # where the next idle torrents to tick begin
         self._unflushed: dict[Sender | Transfer, None] = {}  # in the order of asking, so that runs can be repeated
         self._flush = trio.Event()
         self._save = trio.Event()
@@ -231,9 +232,9 @@ class Session:
             exchange.book.own = own
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more connection with a peer leaves descriptors for all else."""
-        return sum(len(exchange.peers) + exchange.dialling for exchange in self.exchanges()) < self.shares.peers
+    def room(self) -> int:
+        """How many more connections with peers leave descriptors for all else. Looks at every torrent."""
+        return self.shares.peers - sum(len(exchange.peers) + exchange.dialling for exchange in self.exchanges())
 
     @property
     def has_peers(self) -> bool:
@@ -423,8 +424,18 @@ class Session:
             now = trio.current_time()
             if self.outage.woke(now, TICK):
                 continue
-            for torrent in list(self.torrents.values()):
+            for torrent in self._to_tick():
                 self.container.call(f"the tick of {torrent.name}", torrent.on_tick, now)
+
+    def _to_tick(self) -> list[Torrent]:
+        """The torrents that have a peer or a listener, and of the others so many in turn."""
+        busy: list[Torrent] = []
+        idle: list[Torrent] = []
+        for torrent in self.torrents.values():
+            (idle if torrent.is_idle else busy).append(torrent)
+        first = self._ticked % max(1, len(idle))
+        self._ticked = first + limits.IDLE_TICKS
+        return [*busy, *(idle + idle)[first : first + min(limits.IDLE_TICKS, len(idle))]]
 
     async def _flush_for_ever(self) -> None:
         while True:

@@ -132,6 +132,12 @@ class Torrent(Announcing):
         return self.error is not None or self.bug is not None or self._ended.is_set()
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it has no peer, dials none, and nobody listens to it: then its tick has little to do."""
+        exchange = self.exchange
+        return (exchange is None or not (exchange.peers or exchange.dialling)) and not self.feed.listened
+
+    @property
     def uploaded_before(self) -> int:
         """Bytes that were uploaded in earlier runs, as the resume record has it; ``status`` counts from the start."""
         return self.keeper.uploaded_before if self.has_metadata else 0

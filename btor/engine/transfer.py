@@ -336,12 +336,13 @@ class Transfer:
 
     def flush(self) -> None:
         """Tell the peers about the new pieces that they lack."""
-        news, self._news = self._news, []
-        all_haves = b"".join(map(encode_have, news))
+        # many pieces times many peers: where each bit is in a bitfield is looked up once
+        news = [(piece >> 3, 0x80 >> (piece & 7), encode_have(piece)) for piece in self._news]
+        self._news = []
         for peer in self.peers.values():
+            bits = peer.source.bits
             if not peer.source.complete:
-                lacks = [piece for piece in news if not peer.source.has(piece)]
-                peer.send_haves(all_haves if len(lacks) == len(news) else b"".join(map(encode_have, lacks)))
+                peer.send_haves(b"".join([have for byte, mask, have in news if not bits[byte] & mask]))
 
     def on_regained(self, piece: int) -> None:
         """A piece that was lost on the disk is there again."""
@@ -482,7 +483,8 @@ class Transfer:
 
     def _promising(self) -> list[Peer]:
         """The peers, who is likeliest to answer first: else a few silent ones keep the last block from all others."""
-        return sorted(self.peers.values(), key=lambda peer: (peer.queue.snubbed, -peer.queue.rate))
+        interesting = [peer for peer in self.peers.values() if peer.am_interested]
+        return sorted(interesting, key=lambda peer: (peer.queue.snubbed, -peer.queue.rate))
 
     def peers_in_turn(self) -> list[Peer]:
         """The peers that can be asked, another one first each time."""
@@ -512,7 +514,8 @@ class Transfer:
         for peer in self._promising():  # after all time-outs: what some gave up others may take
             if not peer.scope.cancel_called:
                 peer.fill_requests(now)
-                peer.flush()
+        for peer in self.peers.values():
+            peer.flush()
         if now >= self._next_turnover:
             self._next_turnover = now + limits.TURNOVER_PERIOD
             self._turn_over(now)

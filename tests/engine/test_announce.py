@@ -695,6 +695,24 @@ async def test_without_peers_the_announce_comes_sooner(autojump_clock: MockClock
         assert [round(when) for when, _, _ in trackers.said] == [0, 60, 180]
 
 
+async def test_on_loopback_seeds_do_not_hurry_all_at_once(autojump_clock: MockClock) -> None:
+    async with session() as (announcer, trackers):
+        trackers.udp("127.0.0.1")
+        many = []
+        for number in range(20):
+            one = torrent(["udp://127.0.0.1:6969/announce"], left=0)
+            one.info_hash = number.to_bytes(20, "big")
+            many.append(one)
+            announcer.add(one)
+        await trio.sleep(2)
+        trackers.said.clear()
+        for _ in range(200):
+            for one in many:
+                announcer.hurry(one)
+            await trio.sleep(0.1)
+        assert 8 <= len(trackers.said) <= 20 / limits.TRACKER_HURRY_SEEDS + 1
+
+
 async def test_on_loopback_everything_is_quicker(autojump_clock: MockClock) -> None:
     async with session() as (announcer, trackers):
         refusing = await trackers.http("127.0.0.1", AnnounceReply(interval=0, peers=PEERS))
