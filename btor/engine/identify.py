@@ -11,7 +11,7 @@ from typing import Final
 from btor import limits
 from btor.engine.background import in_thread
 from btor.errors import MetainfoError, UnsupportedError
-from btor.metainfo.from_magnet import torrent_of
+from btor.metainfo.from_magnet import metainfo_of
 from btor.metainfo.info_hashes import V2_ONLY
 from btor.metainfo.magnet import Magnet
 from btor.metainfo.torrent_file import Metainfo, parse_torrent
@@ -43,14 +43,12 @@ async def identify(
     if isinstance(source, Magnet):
         if source.info_hashes.v1 is None:
             raise UnsupportedError(V2_ONLY)
-        return await in_thread(_kept, source, state_dir), source
+        return None if state_dir is None else await in_thread(_kept, source, state_dir), source
     return source if isinstance(source, Metainfo) else await _load(Path(source)), None
 
 
-def _kept(magnet: Magnet, state_dir: Path | None) -> Metainfo | None:
+def _kept(magnet: Magnet, state_dir: Path) -> Metainfo | None:
     """The metadata that an earlier run has kept, with the trackers and web seeds of this magnet."""
-    if state_dir is None:
-        return None
     try:
         data = metadata.load(state_dir, magnet.info_hash)
         found = None if data is None else parse_torrent(data)
@@ -59,7 +57,7 @@ def _kept(magnet: Magnet, state_dir: Path | None) -> Metainfo | None:
         return None
     if found is None or found.info_hash != magnet.info_hash:
         return None
-    return parse_torrent(torrent_of(found.info, magnet))
+    return metainfo_of(found.info, magnet)
 
 
 async def _load(path: Path) -> Metainfo:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RECEIVED_AT_ONCE: Final = 64 * limits.KIB
+RECEIVED_AT_ONCE: Final = 256 * limits.KIB
 
 
 class MetadataExchange:
@@ -159,8 +160,11 @@ class MetadataExchange:
     def pump(self) -> None:
         """Ask for what can be asked for now, bar who lied, and end when the metadata is there."""
         now = trio.current_time()
-        for key, piece in self.fetch.take_requests(now):
+        requests = self.fetch.take_requests(now)
+        for key, piece in requests:
             self.peers[key].tell_metadata(MetadataMessage("request", piece))
+        for key in {key for key, _ in requests}:
+            self.peers[key].flush()
         for key in self.fetch.take_guilty():
             peer = self.peers.get(key)
             if peer is not None:
@@ -250,8 +254,11 @@ class MetadataPeer:
                 self.close_reason = self.close_reason or "closed by the peer"
                 return
             self._last_received = trio.current_time()
-            for item in self._early.feed(shared[:count]):
+            items = self._early.feed(shared[:count])
+            for item in items:
                 self._on_message(item)
+            if items:
+                self._exchange.pump()  # once for all that came
             await trio.lowlevel.checkpoint()
 
     async def _write(self) -> None:
@@ -272,6 +279,12 @@ class MetadataPeer:
         """Send a message as soon as may be."""
         self._out += message
         self._wake.set()
+
+    def flush(self) -> None:
+        """Send at once what the socket takes; the rest is the writer's, and so is a socket that has failed."""
+        with suppress(OSError, trio.ClosedResourceError):
+            del self._out[: self.connection.transport.send([self._out])]
+            self._last_sent = trio.current_time()
 
     def tell_metadata(self, message: MetadataMessage) -> None:
         """Send a message of ``ut_metadata``, if the peer takes such."""
@@ -324,7 +337,6 @@ class MetadataPeer:
         if self.connection.incoming and said.port is not None:
             self._exchange.book.on_listen_port(remote, said.port, self._last_received)
         self._exchange.fetch.on_offer(self.key, settled.metadata_size if self.was_of_use else None)
-        self._exchange.pump()
 
     def _on_metadata(self, body: bytes) -> None:
         message = extension.decode_metadata(body)
@@ -339,4 +351,3 @@ class MetadataPeer:
         else:
             self._exchange.received += len(message.data)
             fetch.on_data(self.key, message.piece, message.total_size, message.data, now)
-        self._exchange.pump()

@@ -30,10 +30,10 @@ from btor.engine.lookup import look_up
 from btor.engine.metadata import MetadataExchange
 from btor.engine.transfer import Transfer
 from btor.errors import BtorError, NetworkError, StorageError, UsageError
-from btor.metainfo.from_magnet import torrent_of
+from btor.metainfo.from_magnet import metainfo_of, torrent_of
 from btor.metainfo.magnet import Magnet
 from btor.metainfo.paths import display, safe_name
-from btor.metainfo.torrent_file import Metainfo, parse_torrent
+from btor.metainfo.torrent_file import Metainfo
 from btor.storage import metadata as stored_metadata
 from btor.storage.state import StateError
 from btor.swarm.tiers import Tiers
@@ -295,24 +295,24 @@ class Torrent(Announcing):
                     if gathering.fetch.result is None:
                         self._leave_swarm()
                     self._away.set()
-        data = torrent_of(info, self.magnet)
-        metainfo = await in_thread(parse_torrent, data) if len(data) > LARGE else parse_torrent(data)
+        large = len(info) > LARGE
+        metainfo = await in_thread(metainfo_of, info, self.magnet) if large else metainfo_of(info, self.magnet)
         if metainfo.private:  # peers of other sources are none of its swarm, and its trackers are asked in turn
             self._leave_swarm()
             gathering.book.forget_swarm()
         self._learn(metainfo)
-        await self._keep_metadata(data)
+        await self._keep_metadata(info, self.magnet)
         self._state = "checking"
         self._metadata.set()
         self.feed.publish(report.metadata_arrived(self))
 
-    async def _keep_metadata(self, data: bytes) -> None:
+    async def _keep_metadata(self, info: bytes, magnet: Magnet) -> None:
         """For the next run."""
         settings = self.session.settings
         if settings.state_dir is None:
             return
         try:
-            await in_thread(stored_metadata.save, settings.state_dir, self.info_hash, data)
+            await in_thread(stored_metadata.save, settings.state_dir, self.info_hash, torrent_of(info, magnet))
         except StateError as error:
             if settings.state_dir_required:
                 raise

@@ -1,18 +1,30 @@
-"""The torrent file that a magnet's metadata makes, with what the magnet itself says of trackers and web seeds."""
+"""The torrent that a magnet's metadata makes, with what the magnet itself says of trackers and web seeds."""
 
 from __future__ import annotations
 
 from btor import bencode
+from btor.bencode import Value
 from btor.metainfo.magnet import Magnet
+from btor.metainfo.torrent_file import Metainfo, parse_info
+
+
+def metainfo_of(info: bytes, magnet: Magnet) -> Metainfo:
+    """The torrent whose info dictionary is ``info``, which has the hashes of ``magnet``. MetainfoError."""
+    return parse_info(info, _said(magnet), magnet.info_hashes.v1)
 
 
 def torrent_of(info: bytes, magnet: Magnet) -> bytes:
-    """A torrent file with ``info`` byte for byte, the trackers of ``magnet``, each a tier of its own, its web seeds."""
-    parts = [b"d"]
+    """Its file: ``info`` byte for byte, the trackers of ``magnet``, each a tier of its own, its web seeds."""
+    values = {key: bencode.encode(value) for key, value in _said(magnet).items()} | {b"info": info}
+    return b"".join([b"d", *(bencode.encode(key) + value for key, value in sorted(values.items())), b"e"])
+
+
+def _said(magnet: Magnet) -> dict[bytes, Value]:
+    """What the magnet says, as keys of a torrent file."""
+    said: dict[bytes, Value] = {}
     if magnet.trackers:
-        tiers = bencode.encode([[url.encode()] for url in magnet.trackers])
-        parts += [b"8:announce", bencode.encode(magnet.trackers[0].encode()), b"13:announce-list", tiers]
-    parts += [b"4:info", info]
+        said[b"announce"] = magnet.trackers[0].encode()
+        said[b"announce-list"] = [[url.encode()] for url in magnet.trackers]
     if magnet.web_seeds:
-        parts += [b"8:url-list", bencode.encode([url.encode() for url in magnet.web_seeds])]
-    return b"".join([*parts, b"e"])
+        said[b"url-list"] = [url.encode() for url in magnet.web_seeds]
+    return said

@@ -103,7 +103,26 @@ def parse_torrent(data: bytes) -> Metainfo:
     return _read(outer, info, data[start:end], end_of_hashes - start)
 
 
-def _read(outer: dict[bytes, Value], info: dict[bytes, Value], raw_info: bytes, end_of_hashes: int) -> Metainfo:
+def parse_info(raw_info: bytes, outer: dict[bytes, Value], v1: bytes | None = None) -> Metainfo:
+    """The torrent whose info dictionary is ``raw_info``; ``outer``: what else its file would say.
+
+    ``v1``: the SHA-1 of ``raw_info`` where that is known. Errors as ``parse_torrent``.
+    """
+    try:
+        info, spans, _ = decode_with_spans(raw_info, depth=limits.TORRENT_DEPTH - 1, tokens=limits.TORRENT_TOKENS)
+    except BencodeError as error:
+        raise MetainfoError("info", str(error)) from error
+    _, end_of_hashes = spans.get(b"pieces", (0, 0))
+    return _read(outer, info, raw_info, end_of_hashes, v1)
+
+
+def _read(
+    outer: dict[bytes, Value],
+    info: dict[bytes, Value],
+    raw_info: bytes,
+    end_of_hashes: int,
+    v1: bytes | None = None,
+) -> Metainfo:
     raw_name = info.get(b"name.utf-8", info.get(b"name"))
     if not isinstance(raw_name, bytes):
         raise MetainfoError("name", "must be a string")
@@ -117,7 +136,7 @@ def _read(outer: dict[bytes, Value], info: dict[bytes, Value], raw_info: bytes, 
     if tree is not None:
         check_agreement(raw_files, tree, piece_length)
     geometry = _read_geometry(info, sum(raw.length for raw in raw_files), piece_length)
-    v1 = sha1(raw_info, usedforsecurity=False).digest()
+    v1 = v1 or sha1(raw_info, usedforsecurity=False).digest()
     name = safe_name(raw_name, v1.hex())
     raw_names = differing((raw_name,), (name,))
     created = outer.get(b"creation date")

@@ -50,10 +50,12 @@ class _Peer:
 class _Attempt:
     """A buffer for metadata of ``size`` bytes, filled by all that claim it and are no suspects, or by ``only`` one."""
 
-    __slots__ = ("asked", "free", "only", "pieces", "senders", "size", "tried")
+    __slots__ = ("_digests", "_hashed", "asked", "free", "only", "pieces", "senders", "size", "tried")
 
-    def __init__(self, size: int, only: int | None) -> None:
+    def __init__(self, size: int, only: int | None, hashes: InfoHashes) -> None:
         self.size = size
+        self._digests = _digests_for(hashes)
+        self._hashed = 0  # pieces
         self.only = only
         self.pieces: dict[int, bytes] = {}
         self.senders: set[int] = set()
@@ -68,6 +70,27 @@ class _Attempt:
 
     def piece_size(self, piece: int) -> int:
         return min(METADATA_PIECE, self.size - piece * METADATA_PIECE)
+
+    def take_in(self, piece: int, data: bytes) -> None:
+        """A piece has come. What follows on what is hashed is hashed at once, while others are still on the way."""
+        self.pieces[piece] = data
+        self.free.pop(piece, None)
+        self.asked.pop(piece, None)
+        while (following := self.pieces.get(self._hashed)) is not None:
+            for digest, _ in self._digests:
+                digest.update(following)
+            self._hashed += 1
+
+    def matches(self) -> bool:
+        """Whether the whole has every hash that is known."""
+        return all(digest.digest() == wanted for digest, wanted in self._digests)
+
+
+def _digests_for(hashes: InfoHashes) -> list[tuple[hashlib._Hash, bytes]]:
+    """What to compute of the info dictionary, and what must come of it."""
+    v1, v2 = hashes
+    found = [] if v1 is None else [(hashlib.sha1(usedforsecurity=False), v1)]
+    return found if v2 is None else [*found, (hashlib.sha256(), v2)]
 
 
 class MetadataFetch:
@@ -130,10 +153,8 @@ class MetadataFetch:
                 if len(data) != attempt.piece_size(piece):
                     raise PeerError(f"a piece of metadata of {len(data)} bytes")
                 if piece not in attempt.pieces:
-                    attempt.pieces[piece] = data
+                    attempt.take_in(piece, data)
                     attempt.senders.add(key)
-                    attempt.free.pop(piece, None)
-                    attempt.asked.pop(piece, None)
                     self._judge(attempt)
                 return
 
@@ -141,9 +162,8 @@ class MetadataFetch:
         """If the attempt is whole: believe it, or throw it away."""
         if attempt.free or attempt.asked:
             return
-        info = b"".join(attempt.pieces[piece] for piece in sorted(attempt.pieces))
-        if self._matches(info):
-            self.result = info
+        if attempt.matches():
+            self.result = b"".join(attempt.pieces[piece] for piece in sorted(attempt.pieces))
             self._attempts.clear()
             return
         self._attempts.remove(attempt)
@@ -155,12 +175,6 @@ class MetadataFetch:
             self._guilty += attempt.senders
         for key in attempt.senders & self._peers.keys():
             self._peers[key].suspect = True
-
-    def _matches(self, info: bytes) -> bool:
-        v1, v2 = self._hashes
-        return (v1 is None or hashlib.sha1(info, usedforsecurity=False).digest() == v1) and (
-            v2 is None or hashlib.sha256(info).digest() == v2
-        )
 
     def take_guilty(self) -> list[int]:
         """The keys of those found out to have lied since the last call."""
@@ -215,7 +229,7 @@ class MetadataFetch:
                 if idle is None:
                     return
                 self._attempts.remove(idle)
-            self._attempts.append(_Attempt(size, only))
+            self._attempts.append(_Attempt(size, only, self._hashes))
 
     def _candidates(self, now: float) -> list[tuple[int, int | None]]:
         """(size, only) of possible attempts, first those whose peers were tried least, then what most claim.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from btor.metainfo.from_magnet import torrent_of
+import pytest
+
+from btor.errors import MetainfoError
+from btor.metainfo.from_magnet import metainfo_of, torrent_of
 from btor.metainfo.info_hashes import InfoHashes
 from btor.metainfo.magnet import Magnet
 from btor.metainfo.torrent_file import parse_torrent
@@ -25,3 +28,15 @@ def test_a_bare_one() -> None:
     magnet = Magnet(InfoHashes(None, bytes(range(32))))
     assert torrent_of(INFO, magnet) == b"d4:info" + INFO + b"e"
     assert magnet.info_hash == bytes(range(20))
+
+
+@pytest.mark.parametrize("v1", [hashlib.sha1(INFO).digest(), None])
+def test_it_says_the_same_without_the_detour_over_a_file(v1: bytes | None) -> None:
+    magnet = Magnet(InfoHashes(v1, None), trackers=("http://a/announce",), web_seeds=("http://c/d",))
+    assert metainfo_of(INFO, magnet) == parse_torrent(torrent_of(INFO, magnet))
+
+
+@pytest.mark.parametrize("info", [b"i5e", b"d", INFO + b"x", b"de"])
+def test_metadata_that_is_none(info: bytes) -> None:
+    with pytest.raises(MetainfoError):
+        metainfo_of(info, Magnet(InfoHashes(hashlib.sha1(info).digest(), None)))
