@@ -31,25 +31,24 @@ DATE_MAX = 253_402_300_799  # the last second of the year 9999: what a date can 
 @click.command()
 @click.argument("source", type=SOURCE)
 @click.option("--files", "all_files", is_flag=True, help=f"List all files, not the first {FILES_SHOWN}.")
-@click.option(
-    "--save", type=FILE, metavar="FILE.torrent", help="Get the metadata of a magnet from peers; keep it here."
-)
+@click.option("--save", type=FILE, metavar="FILE.torrent", help="Keep what was got for a magnet as a torrent file.")
+@click.option("--offline", is_flag=True, help="Ask nobody: show what the magnet itself says.")
 @click.option("--timeout", type=DURATION, default="60s", show_default=True, metavar="T", help="Give up after that.")
 @network_options
 @voice_options
-def info(source: str, all_files: bool, save: Path | None, **values: Any) -> int:
-    """Show name, sizes, files, trackers, hashes and magnet of SOURCE: a file, a URL or a magnet URI.
+def info(source: str, all_files: bool, save: Path | None, offline: bool, **values: Any) -> int:
+    """Show name, sizes, files, trackers, hashes and magnet of SOURCE: a file, a URL, a magnet URI or an info-hash.
 
-    A magnet URI says little by itself: --save gets the rest from peers, as a torrent file.
+    For the last two the torrent is got from peers, as the options about the network say.
     """
     voice = Voice.taken_from(values)
     network = NetworkOptions.taken_from(values)
+    if not is_magnet(source) and (save is not None or offline):
+        raise UsageError(f"{'--offline' if save is None else '--save'} is for magnet URIs and info-hashes")
+    if save is not None and offline:
+        raise UsageError("--save and --offline exclude each other")
     with named(source):
-        if save is not None and is_magnet(source):
-            metainfo = save_metadata(source, network, values["timeout"], save)
-        elif save is not None:
-            raise UsageError("--save is for magnet URIs and info-hashes")
-        elif is_magnet(source):
+        if offline:
             from btor.metainfo.magnet import Magnet
 
             magnet = Magnet.parse(source)
@@ -58,8 +57,7 @@ def info(source: str, all_files: bool, save: Path | None, **values: Any) -> int:
             else:
                 output.answer(magnet_as_text(magnet))
             return 0
-        else:
-            metainfo = load(source)
+        metainfo = ask_peers(source, network, values["timeout"], save) if is_magnet(source) else load(source)
     if voice.json:
         output.answer_json(metainfo_as_json(metainfo))
     else:
@@ -113,17 +111,21 @@ def verify(torrent: str, path: Path, all_files: bool, **values: Any) -> int:
     return ending.end_with(error)  # the JSON object has said it already
 
 
-def save_metadata(source: str, network: NetworkOptions, timeout: float, path: Path) -> Metainfo:
-    """The metadata of a magnet, from peers, kept at ``path`` as a torrent file. NetworkError, StorageError."""
-    import trio
-
+def ask_peers(source: str, network: NetworkOptions, timeout: float, path: Path | None) -> Metainfo:
+    """The metadata of a magnet, from peers; kept at ``path`` as a torrent file. MetainfoError, NetworkError,
+    StorageError.
+    """
     from btor.cli.create import put
     from btor.metainfo.from_magnet import torrent_of
     from btor.metainfo.magnet import Magnet
 
-    magnet = Magnet.parse(source)
+    magnet = Magnet.parse(source)  # what is wrong with it is said before anything heavy is loaded
+
+    import trio
+
     metainfo = trio.run(partial(fetch_metadata, source, network.settings(), network.peers, timeout))
-    put(path, torrent_of(metainfo.info, magnet), force=False)
+    if path is not None:
+        put(path, torrent_of(metainfo.info, magnet), force=False)
     return metainfo
 
 

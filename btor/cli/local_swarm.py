@@ -38,6 +38,7 @@ ANNOUNCE_INTERVAL = "2s"
 START_TIMEOUT = 60.0  # s within which a tracker or a seeder must be ready
 END_TIMEOUT = 4.5  # s for children to end in order; below the grace that the parent has itself
 LINE_BYTES = 1024 * 1024
+READY = {"tracker": "listening", "node": "listening", "seeder": "seeding", "leecher": "complete"}  # by these events
 NOT_COPIED = ("time", "info_hash")  # of a child's event: the parent puts the child's name there
 
 
@@ -55,13 +56,17 @@ class SwarmError(BtorError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for. ``rates``: bytes a second of the leechers in turn, the last one also of the rest."""
+    """What was asked for. ``rates``: bytes a second of the leechers in turn, the last one also of the rest.
+
+    ``trackerless``: seeders and leechers find each other by the DHT, and the leechers have a magnet link.
+    """
 
     torrent: Path
     path: Path
     leechers: int
     seeders: int
     rates: tuple[int, ...]
+    trackerless: bool
     keep: bool
 
 
@@ -149,6 +154,7 @@ class LocalSwarm:
         self._children: list[Child] = []
         self._leechers: list[Child] = []
         self._work = trio.CancelScope()
+        self._meeting: list[str] = []  # options that tell seeders and leechers where to find each other
         self._began = 0.0
         self._seconds = 0.0
 
@@ -165,18 +171,14 @@ class LocalSwarm:
         return signals.number
 
     async def _play(self, nursery: trio.Nursery) -> None:
-        """Tracker, seeders, leechers, comparison, in that order; then all of them end."""
+        """Tracker or DHT node, seeders, leechers, comparison, in that order; then all of them end."""
         self._began = trio.current_time()
-        tracker = self._child("tracker", ["tracker", "--http", f"{LOOPBACK}:0", "--udp", f"{LOOPBACK}:0"])
-        tracker.command += ["--interval", ANNOUNCE_INTERVAL]
-        nursery.start_soon(self._live, tracker)
-        await self._wait_ready([tracker], START_TIMEOUT)
-        torrent = self._torrent_for(tracker.told["tracker"]["http"])
+        torrent, source = await (self._dht_node(nursery) if self._plan.trackerless else self._tracker(nursery))
         seeders = [self._seeder(index, torrent) for index in range(self._plan.seeders)]
         for child in seeders:
             nursery.start_soon(self._live, child)
         await self._wait_ready(seeders, START_TIMEOUT)
-        self._leechers = [self._leecher(index, torrent) for index in range(self._plan.leechers)]
+        self._leechers = [self._leecher(index, source) for index in range(self._plan.leechers)]
         for child in self._leechers:
             nursery.start_soon(self._live, child)
         await self._wait_ready(self._leechers, math.inf)
@@ -185,6 +187,25 @@ class LocalSwarm:
             self._give_up(difference)
         for child in reversed(self._children):
             child.ask_to_end()
+
+    async def _tracker(self, nursery: trio.Nursery) -> tuple[Path, str]:
+        """Start a tracker: what seeders and leechers are given, a torrent that names it."""
+        tracker = self._child("tracker", ["tracker", "--http", f"{LOOPBACK}:0", "--udp", f"{LOOPBACK}:0"])
+        tracker.command += ["--interval", ANNOUNCE_INTERVAL]
+        nursery.start_soon(self._live, tracker)
+        await self._wait_ready([tracker], START_TIMEOUT)
+        url = tracker.told["tracker"]["http"]
+        url = url if "://" in url else f"http://{url}/announce"
+        torrent = self._torrent(b"8:announce" + bencode.encode(url.encode()))
+        return torrent, str(torrent)
+
+    async def _dht_node(self, nursery: trio.Nursery) -> tuple[Path, str]:
+        """Start a DHT node: what seeders are given, a torrent without a tracker, and leechers, its magnet link."""
+        node = self._child("node", ["dht", "node", "--bind", LOOPBACK, "--dht-port", "0"])
+        nursery.start_soon(self._live, node)
+        await self._wait_ready([node], START_TIMEOUT)
+        self._meeting = ["--dht-bootstrap", node.told["addresses"][0], "--no-trackers", "--no-lsd"]
+        return self._torrent(), f"magnet:?xt=urn:btih:{self._metainfo.info_hash.hex()}"
 
     def _child(self, name: str, arguments: Sequence[str]) -> Child:
         child = Child(name, arguments, self._folder)
@@ -196,21 +217,21 @@ class LocalSwarm:
         child.command += self._peer_options(child)
         return child
 
-    def _leecher(self, index: int, torrent: Path) -> Child:
-        child = self._child(f"leecher {index + 1}", ["download", str(torrent), "--seed"])
+    def _leecher(self, index: int, source: str) -> Child:
+        child = self._child(f"leecher {index + 1}", ["download", source, "--seed"])
         child.command += ["-d", str(self._folder / child.folder), *self._peer_options(child)]
         if self._plan.rates:
             child.command += ["--max-download", str(self._plan.rates[min(index, len(self._plan.rates) - 1)])]
         return child
 
     def _peer_options(self, child: Child) -> list[str]:
-        return ["-p", "0", "--bind", LOOPBACK, "--state-dir", str(self._folder / "state" / child.folder)]
+        state = str(self._folder / "state" / child.folder)
+        return ["-p", "0", "--bind", LOOPBACK, "--state-dir", state, *self._meeting]
 
-    def _torrent_for(self, tracker: str) -> Path:
-        """The same torrent, the same info dictionary byte for byte, with our tracker alone."""
-        url = tracker if "://" in tracker else f"http://{tracker}/announce"
+    def _torrent(self, announce: bytes = b"") -> Path:
+        """The same torrent, the same info dictionary byte for byte, with our tracker alone or none."""
         path = self._folder / "swarm.torrent"
-        path.write_bytes(b"d8:announce" + bencode.encode(url.encode()) + b"4:info" + self._metainfo.info + b"e")
+        path.write_bytes(b"d" + announce + b"4:info" + self._metainfo.info + b"e")
         return path
 
     async def _wait_ready(self, children: Sequence[Child], timeout: float) -> None:
@@ -262,8 +283,7 @@ class LocalSwarm:
                 output.answer_json({"process": child.name, **line})
             else:
                 self._show(child, line)
-        first = {"tracker": "listening", "seeder": "seeding", "leecher": "complete"}[child.name.split()[0]]
-        if line["event"] == first and not child.ready.is_set():
+        if line["event"] == READY[child.name.split()[0]] and not child.ready.is_set():
             child.told = line
             child.ready.set()
 

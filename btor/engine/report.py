@@ -97,7 +97,8 @@ def _without_metadata(torrent: Torrent, state: State) -> Progress:
     have, size = (0, 0) if gathering is None else gathering.fetch.progress
     parts = [_trackers(torrent)] if tiers.total else []
     if torrent.session.dht.nodes:
-        parts.append("DHT")
+        known = sum(len(node.table) for node in torrent.session.dht.nodes)
+        parts.append(f"DHT of {known} node" + ("" if known == 1 else "s"))
     parts.append(f"{peers} peer" + ("" if peers == 1 else "s"))
     if size:
         parts.append(f"{have} of {size} bytes of metadata")

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from btor import bencode
 from btor.cli.inspect import binary_size, date
 from tests.cli.running import CONTENT, PROJECT, TORRENTS, Here, torrent_bytes
+from tools import _btor
+from tools._processes import free_port
 
 STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 HOSTILE = ["a\x1b[2J", "\u202egnp.exe", "x\x07\x9b1m", "\u2066\u2069", "a\nb\r\tc", "\x00", "\u200b", "\ufeff", "é\x85"]
@@ -111,16 +113,54 @@ def test_a_thousand_trackers_are_not_a_thousand_lines(btor: Here, tmp_path: Path
 
 def test_info_of_a_magnet(btor: Here) -> None:
     uri = "magnet:?xt=urn:btih:" + "ab" * 20 + "&dn=some%20name&xl=1000&tr=http%3A%2F%2Ft.example%2Fannounce"
-    said = json.loads(btor("info", "--json", uri).out)
+    said = json.loads(btor("info", "--offline", "--json", uri).out)
     assert said["info_hash"] == "ab" * 20
     assert said["name"] == "some name"
     assert said["total_bytes"] == 1000
     assert said["trackers"] == [["http://t.example/announce"]]
     assert said["pieces"] is None
-    text = btor("info", uri).out
+    text = btor("info", "--offline", uri).out
     assert "name         some name\n" in text
     assert "size         1.00 KB, as the magnet says\n" in text
-    assert btor("info", "ab" * 20).out.startswith("info hash    " + "ab" * 20)
+    assert btor("info", "--offline", "ab" * 20).out.startswith("info hash    " + "ab" * 20)
+
+
+ALONE = ["--bind", "127.0.0.1", "--port", "0", "--no-dht", "--no-lsd"]
+
+
+def test_info_gets_the_metadata_of_a_magnet_from_peers(btor: Here, tmp_path: Path) -> None:
+    state = ["--state-dir", str(tmp_path / "state")]
+    with _btor.seed(MANY, CONTENT, tmp_path / "seed", options=["--bind", "127.0.0.1"]) as seeder:
+        uri = f"magnet:?xt=urn:btih:{MANY_HASH}&tr=http%3A%2F%2F127.0.0.1%3A9%2Fannounce&x.pe={seeder.address}"
+        ended = btor("info", "--json", *ALONE, *state, "--save", tmp_path / "kept.torrent", uri)
+    assert ended.status == 0, ended.err
+    said = json.loads(ended.out)
+    known = json.loads(btor("info", "--json", MANY).out)
+    for key in ("info_hash", "name", "total_bytes", "pieces", "files", "private"):
+        assert said[key] == known[key]
+    assert said["trackers"] == [["http://127.0.0.1:9/announce"]]
+    assert json.loads(btor("info", "--json", tmp_path / "kept.torrent").out) == said
+    again = btor("info", *ALONE, *state, "--timeout", "5s", MANY_HASH)  # it is kept for the next run
+    assert again.out.splitlines()[1] == f"info hash    {MANY_HASH}"
+
+
+def test_info_says_what_it_tried(btor: Here, tmp_path: Path) -> None:
+    port = free_port()
+    uri = "magnet:?xt=urn:btih:" + "ab" * 20 + f"&tr=http%3A%2F%2F127.0.0.1%3A{port}%2Fannounce&x.pe=127.0.0.1:{port}"
+    bootstrap = ["--dht-bootstrap", f"127.0.0.1:{port}"]
+    network = ["--bind", "127.0.0.1", "--port", "0", "--no-lsd", *bootstrap, "--state-dir", str(tmp_path)]
+    ended = btor("info", "--timeout", "1s", *network, uri)
+    assert ended.status == 5
+    assert "no metadata within 0:01: trackers 0/1 (announce: " in ended.last_error
+    assert "), DHT of 0 nodes, 0 peers, 1 known, none reached" in ended.last_error
+
+
+def test_what_goes_with_magnets_alone(btor: Here) -> None:
+    for options in (["--offline"], ["--save", "x.torrent"]):
+        ended = btor("info", *options, MANY)
+        assert (ended.status, ended.last_error) == (2, f"btor: {options[0]} is for magnet URIs and info-hashes")
+    ended = btor("info", "--offline", "--save", "x.torrent", "ab" * 20)
+    assert (ended.status, ended.last_error) == (2, "btor: --save and --offline exclude each other")
 
 
 def test_magnet_is_nothing_else(btor: Here) -> None:
@@ -202,7 +242,7 @@ def test_no_bytes_are_a_bug(btor: Here, tmp_path: Path, data: bytes) -> None:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=30))
 def test_no_magnet_steers_a_terminal(btor: Here, text: str) -> None:
-    ended = btor("info", "magnet:?xt=urn:btih:" + "ab" * 20 + f"&dn={text}&tr={text}")
+    ended = btor("info", "--offline", "magnet:?xt=urn:btih:" + "ab" * 20 + f"&dn={text}&tr={text}")
     nothing_steers(ended.out, ended.err)
 
 

@@ -37,7 +37,7 @@ sys.exit(status)
         ["download", "--help"],
         ["info", str(TORRENTS / "many-files.torrent")],
         ["info", "--json", str(TORRENTS / "many-files.torrent")],
-        ["info", "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567"],
+        ["info", "--offline", "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567"],
         ["magnet", str(TORRENTS / "many-files.torrent")],
         ["verify", str(TORRENTS / "one-small-piece.torrent"), str(CONTENT)],
     ],

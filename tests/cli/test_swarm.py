@@ -74,6 +74,17 @@ def test_json_and_nothing_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_tracker(tmp_path: Path) -> None:
+    """The leechers have a magnet link and a DHT node, and nothing else says where the seeder is."""
+    ended = swarm(tmp_path, MANY, CONTENT, "--trackerless", "--json")
+    assert ended.status == 0, ended.err
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert {line["process"] for line in lines[:-1]} == {"node", "seeder 1", "leecher 1", "leecher 2"}
+    assert {line["process"] for line in lines if line["event"] == "metadata"} == {"leecher 1", "leecher 2"}
+    assert not [line for line in lines if line["event"] == "tracker"]
+    assert lines[-1]["event"] == "verified" and len(lines[-1]["leechers"]) == 2
+
+
 def test_rates_are_those_of_the_leechers_in_turn(tmp_path: Path) -> None:
     ended = swarm(tmp_path, MANY, CONTENT, "--leechers", "2", "--json", "--max-download", "2M", "--max-download", "9M")
     assert ended.status == 0, ended.err
