@@ -63,6 +63,11 @@ class Announcing:
         exchange = self.exchange
         return exchange is not None and exchange.active and not (self.has_metadata and self.metainfo.private)
 
+    @property
+    def is_partial_seed(self) -> bool:
+        """Whether it gives what it has, wants nothing more, and has not everything (BEP 21)."""
+        return self.transfer is not None and self.transfer.gives_only and not self.transfer.complete
+
     def announce_counters(self) -> tuple[int, int, int]:
         """(uploaded, downloaded, left) in bytes since the torrent was added; of an unknown size a block is left."""
         transfer = self.transfer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from btor import limits
@@ -68,7 +69,7 @@ class Extended:
             self._peer.address[0],
             pex=transfer.pex.enabled,
             metadata_size=len(transfer.metainfo.info),
-            upload_only=transfer.complete or None,
+            upload_only=transfer.upload_only or None,
             complete_ago=transfer.complete_ago,
         )
 
@@ -101,7 +102,7 @@ class Extended:
         address = self.listen_address
         if peer.incoming and address is not None:
             peer.transfer.book.on_listen_port(peer.address, address[1], peer.last_received)
-        if settled.upload_only and peer.transfer.complete:
+        if settled.upload_only and peer.transfer.upload_only:
             peer.close("both only upload")
 
     @property
@@ -165,6 +166,14 @@ class Extended:
             peer.queue.on_dropped([(piece, block, 1) for block in range(owed.bit_length()) if owed >> block & 1])
             transfer.on_requests_dropped(owed.bit_count())
         transfer.picker.on_dont_have(peer.source, piece)
+
+    def tell_dont_have(self, pieces: Sequence[int]) -> bool:
+        """We have these pieces no longer (BEP 54); whether the other side can be told, and takes so many at once."""
+        if not self.settled.takes(extension.DONT_HAVE) or len(pieces) > limits.DONT_HAVES:
+            return False
+        for piece in pieces:
+            self._peer.say(self.settled.message(extension.DONT_HAVE, extension.encode_dont_have(piece)))
+        return True
 
     def tell_upload_only(self) -> bytes:
         """We download nothing more (BEP 21)."""

@@ -7,6 +7,7 @@ it back. Messages are sent at once where the socket takes them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import trio
 from btor import limits
 from btor.engine.extended import Extended
 from btor.engine.fast import Fast
-from btor.engine.sending import Sender
+from btor.engine.sending import CONTENT_CHANGED, Sender
 from btor.errors import PeerError
 from btor.limits import BLOCK
 from btor.metainfo.bitfield import Bitfield
@@ -284,6 +285,18 @@ class Peer(Sender):
         if self._head_sent and request == next(iter(self._uploads)):
             return
         if request in self._uploads:
+            del self._uploads[request]
+            self._reject(*request)
+
+    def take_back(self, pieces: Sequence[int]) -> None:
+        """We have these pieces no longer, which it knows of: say so (BEP 54), or leave if that cannot be said."""
+        lost = set(pieces)
+        queued = [request for request in self._uploads if request[0] in lost]
+        inside_block = bool(self._head_sent) and next(iter(self._uploads))[0] in lost
+        if inside_block or self.extended is None or not self.extended.tell_dont_have(pieces):
+            self.close(CONTENT_CHANGED)
+            return
+        for request in queued:
             del self._uploads[request]
             self._reject(*request)
 

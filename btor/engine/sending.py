@@ -11,6 +11,7 @@ import trio
 from btor import limits
 from btor.engine.upload import BLOCKS_AT_ONCE
 from btor.limits import BLOCK
+from btor.storage.files import ContentChangedError
 
 if TYPE_CHECKING:
     from btor.engine.extended import Extended
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from btor.engine.upload import Request
 
 SEND_GULP_MIN = 2 * BLOCK
+CONTENT_CHANGED = "the content has changed"  # why a connection ends
 
 
 class Sender:
@@ -114,7 +116,14 @@ class Sender:
             budget = limits.SEND_GULP
             if self._uploads:
                 budget = await self.transfer.upload.allowance(inside_block=self._head_sent > 0)
-            if not await self._send(budget):
+            try:
+                taken = await self._send(budget)
+            except ContentChangedError as error:
+                self.transfer.guard.on_error(error)  # takes back what is queued of it, or leaves
+                if any(request[0] not in self.transfer.have for request in self._uploads):
+                    self.close(CONTENT_CHANGED)
+                taken = True
+            if not taken:
                 self._stuck = True
             elif self._out or self._uploads:
                 await trio.lowlevel.checkpoint()

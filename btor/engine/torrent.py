@@ -354,7 +354,7 @@ class Torrent(Announcing):
             await self._settle_complete()
         elif self.keeper.seed_only:  # a part of it
             self._state = "seeding"
-            transfer.paused_requests = True
+            transfer.give_only()
             self._tell_seeding(trio.current_time())
         else:
             self._state = "downloading"

@@ -81,6 +81,7 @@ class Transfer:
         self.pex = PeerExchange(self)
         self.dialling = 0
         self.paused_requests = False
+        self.gives_only = False  # nothing of what is missing is wanted, now or later (BEP 21)
         self.active = False
         self.downloaded = 0
         self.uploaded = 0
@@ -100,6 +101,11 @@ class Transfer:
     def complete(self) -> bool:
         """Whether every piece is verified."""
         return self.have.complete
+
+    @property
+    def upload_only(self) -> bool:
+        """Whether we download nothing more (BEP 21)."""
+        return self.complete or self.gives_only
 
     @property
     def complete_ago(self) -> int:
@@ -363,6 +369,13 @@ class Transfer:
             peer.take_requests_back()
             peer.set_interested(False)  # it can give our slot to another
             self.session.flush_soon(peer)
+
+    def give_only(self) -> None:
+        """Be a partial seed from now on (BEP 21): give what is here, want nothing."""
+        self.paused_requests = self.gives_only = True
+        for peer in self.peers.values():
+            if peer.extended is not None:
+                peer.say(peer.extended.tell_upload_only())
 
     def go_on_asking(self) -> None:
         """Download again."""

@@ -78,8 +78,9 @@ class Guard:
             transfer.picker.on_lost(piece)
             transfer.done_bytes -= transfer.geometry.piece_size(piece)
         if lost:
-            transfer.paused_requests = True  # somebody else works on it: it is not for us to overwrite that
-            transfer.close_peers("the content has changed")  # they were told of pieces that are not there any more
+            transfer.give_only()  # somebody else works on it: it is not for us to overwrite that
+            for peer in list(transfer.peers.values()):
+                peer.take_back(lost)
             transfer.torrent.on_progress()
 
     def turn(self, most: int) -> range:

@@ -112,6 +112,8 @@ def parse_info(raw_info: bytes, outer: dict[bytes, Value], v1: bytes | None = No
         info, spans, _ = decode_with_spans(raw_info, depth=limits.TORRENT_DEPTH - 1, tokens=limits.TORRENT_TOKENS)
     except BencodeError as error:
         raise MetainfoError("info", str(error)) from error
+    if max((end for _, end in spans.values()), default=1) + 1 != len(raw_info):
+        raise MetainfoError("info", "bytes behind it")
     _, end_of_hashes = spans.get(b"pieces", (0, 0))
     return _read(outer, info, raw_info, end_of_hashes, v1)
 

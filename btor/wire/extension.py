@@ -220,6 +220,11 @@ def _entries(packed: Value | None, size: int, most: int) -> Iterable[bytes]:
 # --- the small ones ----------------------------------------------------------------------------------------------
 
 
+def encode_dont_have(piece: int) -> bytes:
+    """The payload of ``lt_donthave`` (BEP 54)."""
+    return piece.to_bytes(4)
+
+
 def decode_dont_have(payload: bytes) -> int:
     """The piece of a ``lt_donthave`` (BEP 54). PeerError."""
     if len(payload) != 4:

@@ -53,6 +53,7 @@ class Torrent:
     key: int = 0xC0FFEE
     port: int = 6881
     left: int = 1_000
+    is_partial_seed: bool = False
     peers: list[tuple[float, str, list[Address], str | None]] = field(default_factory=list)
     answers: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
@@ -274,6 +275,23 @@ async def test_all_tiers_at_once(autojump_clock: MockClock) -> None:
         await trio.sleep(10)
         assert [(when, url) for when, url, _, _ in one.peers] == [(0.1, UDP2), (0.1, URL1), (3.1, URL3)]
         assert one.tiers.working == 3
+
+
+async def test_a_partial_seed_is_paused(autojump_clock: MockClock) -> None:
+    """BEP 21: that stands where no other event does; over UDP there is no such event."""
+    async with session() as (announcer, trackers):
+        await trackers.http(ONE)
+        trackers.udp(TWO)
+        one = torrent([URL1], [UDP2])
+        one.is_partial_seed = True
+        announcer.add(one)
+        await trio.sleep(1_800 + 10)
+        assert sorted((ip, event) for _, ip, event in trackers.said) == [
+            (ONE, "paused"),
+            (ONE, "started"),
+            (TWO, ""),
+            (TWO, "started"),
+        ]
 
 
 async def test_many_torrents(autojump_clock: MockClock) -> None:

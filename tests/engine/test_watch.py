@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from btor.engine.events import Warned
 from btor.engine.torrent import Torrent
 from btor.engine.watch import some_named
 from btor.errors import StorageError
-from btor.limits import BLOCK, FILES_NAMED, WATCH_PERIOD
+from btor.limits import BLOCK, DONT_HAVES, FILES_NAMED, WATCH_PERIOD
 from tests.engine.support import (
     BITFIELD,
     Lab,
@@ -27,10 +28,11 @@ from tests.engine.support import (
     scenario,
     until,
 )
-from tests.simulated.scripted_peer import HAVE, INTERESTED, ScriptedPeer, bitfield_of
+from tests.simulated.scripted_peer import EXTENDED, HAVE, INTERESTED, UNCHOKE, ScriptedPeer, bitfield_of
 from tests.simulated.scripted_peer import PIECE as PIECE_MESSAGE
 
 PIECE = 2 * BLOCK
+HAVE_NONE, REJECT = 15, 16
 CONTENT = folder_sample([("a", 4 * PIECE), ("b", 3 * PIECE), ("c", 3 * PIECE)])
 A, B, C = {0, 1, 2, 3}, {4, 5, 6}, {7, 8, 9}
 
@@ -198,6 +200,99 @@ async def test_peers_hear_of_what_is_there_again(lab: Lab) -> None:
     assert found.status().done_bytes == 10 * PIECE
     await peer.send(INTERESTED)
     assert await peer.fetch(5, PIECE) == CONTENT.piece(5)
+
+
+async def listener(lab: Lab, found: Torrent) -> ScriptedPeer:
+    """A peer that wants pieces, takes ``lt_donthave`` (as 9) and speaks the fast extension."""
+    peer = await lab.call(found.session)
+    await peer.handshake(found.info_hash, reserved=b"\0\0\0\0\0\x10\0\4")
+    await peer.send(EXTENDED, b"\0d1:md11:lt_donthavei9eee")
+    await peer.send(HAVE_NONE)
+    await peer.send(INTERESTED)
+    await peer.wait_for(UNCHOKE)
+    return peer
+
+
+async def lost(peer: ScriptedPeer, count: int) -> set[int]:
+    """The pieces of the next ``count`` messages that say that one is gone."""
+    pieces: set[int] = set()
+    while len(pieces) < count:
+        payload = await peer.wait_for(EXTENDED)
+        if payload[0] == 9:
+            pieces.add(int.from_bytes(payload[1:]))
+    return pieces
+
+
+@scenario()
+@pytest.mark.parametrize("asked", [True, False])
+async def test_who_can_be_told_that_pieces_are_gone_stays(lab: Lab, asked: bool) -> None:
+    """BEP 54. What it had asked for of them is refused, the rest is given, and what is there again it hears of."""
+    found = await lab.seed(CONTENT)
+    path = place_of(found) / "b"
+    peer = await listener(lab, found)
+    data = path.read_bytes()
+    overwrite(path, data=b"!" * 3 * PIECE)
+    if asked:
+        await peer.request(4, 0)
+        await peer.request(0, 0)
+    assert await lost(peer, 3) == B
+    if asked:
+        assert (await peer.wait_for(REJECT)) == struct.pack(">III", 4, 0, BLOCK)
+        assert (await peer.wait_for(PIECE_MESSAGE))[8:] == CONTENT.block(0, 0)
+    await peer.request(5, 0)
+    assert (await peer.wait_for(REJECT)) == struct.pack(">III", 5, 0, BLOCK)
+    overwrite(path, data=data)
+    assert {int.from_bytes(await peer.wait_for(HAVE)) for _ in B} == B
+    assert await peer.fetch(5, PIECE) == CONTENT.piece(5)
+    assert len(found.status().reason) == 0 and found.status().peers == 1
+
+
+@pytest.mark.parametrize(("pieces", "stays"), [(DONT_HAVES, True), (DONT_HAVES + 1, False)])
+def test_of_so_many_pieces_that_are_gone_a_peer_is_told(tmp_path: Path, pieces: int, stays: bool) -> None:
+    @scenario()
+    async def play(lab: Lab) -> None:
+        content = folder_sample([("a", BLOCK), ("b", pieces * BLOCK)], piece_length=BLOCK)
+        found = await lab.seed(content)
+        peer = await listener(lab, found)
+        (place_of(found) / "b").unlink()
+        if stays:
+            assert len(await lost(peer, pieces)) == pieces
+            assert await peer.fetch(0, BLOCK) == content.piece(0)
+        else:
+            await trio.sleep(WATCH_PERIOD + 1)
+            await closes_at_once(peer)
+
+    play(tmp_path=tmp_path)
+
+
+@scenario()
+async def test_who_is_inside_a_block_that_is_gone_is_left(lab: Lab) -> None:
+    """What was sent of it cannot be taken back."""
+    found = await lab.seed(CONTENT)
+    peer = await listener(lab, found)
+    (connection,) = found.transfer.peers.values()  # type: ignore[union-attr]  # it is there
+    connection._uploads[5, 0, BLOCK] = None
+    connection._head_sent = 100
+    overwrite(place_of(found) / "b", data=b"!" * 3 * PIECE)
+    await peer.wait_closed()
+    assert not [payload for payload in said(peer, EXTENDED) if payload[0] == 9]
+
+
+@scenario()
+async def test_a_partial_seed_says_so(lab: Lab) -> None:
+    """BEP 21: in its handshake, and to trackers; two of them have nothing to say to each other."""
+    top = CONTENT.write(lab.place() / "folder")
+    (top / "b").unlink()
+    session = await lab.session()
+    found = await session.add(CONTENT.metainfo, output=top, seed_only=True, partial=True)
+    await until(lambda: found.transfer is not None and found.transfer.active)
+    assert found.is_partial_seed
+    peer = await lab.call(session)
+    await peer.handshake(found.info_hash, reserved=b"\0\0\0\0\0\x10\0\0")
+    payload = await peer.wait_for(EXTENDED)
+    assert payload[0] == 0 and b"11:upload_onlyi1e" in payload
+    await peer.send(EXTENDED, b"\0d11:upload_onlyi1ee")
+    await closes_at_once(peer)
 
 
 @scenario()
