@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LOOK_PERIOD: Final = 5.0  # s between looks at which torrents are due
+LOOK_PERIOD: Final = 1.0  # s between looks at which torrents are due
 
 
 class MulticastSocket:
