@@ -23,7 +23,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "listen_interfaces": f"{arguments.address}:{arguments.port}",
         "enable_dht": False,
-        "enable_lsd": False,
+        "enable_lsd": arguments.lsd,
         "enable_upnp": False,
         "enable_natpmp": False,
         "enable_outgoing_utp": False,
@@ -93,6 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--upload-limit", type=int, default=0, help="bytes a second, 0 for none")
     parser.add_argument("--download-limit", type=int, default=0)
     parser.add_argument("--slots", type=int, default=-1, help="unchoke slots, -1 for all")
+    parser.add_argument("--lsd", action="store_true", help="find peers by local discovery")
     parser.add_argument("--exit", action="store_true", help="end when complete")
     return parser.parse_args()
 

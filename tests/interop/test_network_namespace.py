@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import bencodepy
 import pytest
 
 from tests.interop.conftest import Album
@@ -59,13 +61,24 @@ def hosts() -> Iterator[tuple[Host, Host]]:
             subprocess.run(["ip", "netns", "del", host.name], check=False, capture_output=True, timeout=20)
 
 
-def transmission(torrent: Path, folder: Path, home: Path, host: Host) -> Process:
-    """transmission-cli on ``host``: downloads what is missing in ``folder`` and seeds."""
+def transmission(torrent: Path | str, folder: Path, home: Path, host: Host, *, nodes: Sequence[str] = ()) -> Process:
+    """transmission-cli on ``host``: downloads what is missing in ``folder`` and seeds.
+
+    ``nodes``: HOST:PORT of DHT nodes that it knows; it has no DHT without.
+    """
     if subprocess.run(["which", "transmission-cli"], capture_output=True, check=False).returncode != 0:
         pytest.skip("transmission-cli is not installed")
     home.mkdir()
     folder.mkdir(exist_ok=True)
-    quiet = {"dht-enabled": False, "lpd-enabled": False, "utp-enabled": False, "pex-enabled": False, "encryption": 0}
+    known = b"".join(socket.inet_aton(ip) + int(port).to_bytes(2) for ip, port in (node.split(":") for node in nodes))
+    (home / "dht.dat").write_bytes(bencodepy.encode({b"id": os.urandom(20), b"nodes": known}))
+    quiet = {
+        "dht-enabled": bool(nodes),
+        "lpd-enabled": False,
+        "utp-enabled": False,
+        "pex-enabled": False,
+        "encryption": 0,
+    }
     (home / "settings.json").write_text(json.dumps(quiet))
     command = ["transmission-cli", "--config-dir", str(home), "--download-dir", str(folder), "--no-portmap"]
     return Process([*host.prefix, *command, "--port", "51413", str(torrent)], home / "transmission")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
+import bencodepy
 import libtorrent as lt
 import pytest
 
 from tests.interop.conftest import Album, installed
-from tests.interop.test_network_namespace import Host, hosts, transmission, wait_seeding
+from tests.interop.test_network_namespace import Host, hosts, ip, transmission, wait_seeding
 from tools import _btor
-from tools._processes import Process, free_port
+from tools._processes import BTOR, Process, free_port, run
+from tools.metadata_time import torrent_of_zeros
 
 __all__ = ["hosts"]  # a fixture
 
 TRANSFER = 90.0
+PAST = 3.0  # s after which nobody says anything by itself any more
 LOCAL = ["--bind", "127.0.0.1"]
 QUIET = {
     "enable_dht": False,
@@ -149,6 +154,106 @@ def test_local_discovery(hosts: tuple[Host, Host], album: Album, tmp_path: Path)
         with _btor.download(magnet(album), tmp_path / "here", tmp_path / "btor", prefix=prefix) as btor:
             btor.check(TRANSFER)
     assert album.differences(tmp_path / "here") == []
+
+
+@pytest.mark.parametrize("seeder", ["libtorrent", "btor"])
+def test_local_discovery_with_libtorrent(seeder: str, hosts: tuple[Host, Host], album: Album, tmp_path: Path) -> None:
+    """Who comes second tells the local network of itself, and the first one, whose own word is past, dials it."""
+    here, there = hosts
+    for host in hosts:
+        ip("-n", host.name, "route", "add", "224.0.0.0/4", "dev", "cable")
+    loud = [*here.prefix, "env", "BTOR_NO_LSD="]
+    folder = tmp_path / "copy"
+    other = [*there.prefix, sys.executable, "-m", "tools.libtorrent_peer", "--lsd", "--address", there.address]
+    if seeder == "libtorrent":
+        with Process([*other, "seed", str(album.torrent), str(album.content)], tmp_path / "libtorrent"):
+            time.sleep(PAST)
+            with _btor.download(magnet(album), folder, tmp_path / "btor", prefix=loud) as btor:
+                btor.check(TRANSFER)
+                assert ways(btor, there.address) == {"incoming"}
+    else:
+        with _btor.seed(album.torrent, album.content, tmp_path / "btor", prefix=loud) as btor_seeder:
+            time.sleep(PAST)
+            with Process(
+                [*other, "get", str(album.torrent), str(folder), "--exit"], tmp_path / "libtorrent"
+            ) as process:
+                process.wait_event("complete", TRANSFER)
+                assert ways(btor_seeder.process, there.address) == {"outgoing"}
+    assert album.differences(folder) == []
+
+
+def ways(process: Process, host: str) -> set[str]:
+    """Who dialled, in the connections of this process with a host."""
+    return {
+        event["reason"]
+        for event in process.events()
+        if event["event"] == "peer" and event["change"] == "connected" and event["address"].startswith(f"{host}:")
+    }
+
+
+def test_local_discovery_over_ipv6_alone(hosts: tuple[Host, Host], album: Album, tmp_path: Path) -> None:
+    here, there = hosts
+    for number, host in enumerate(hosts, 1):
+        ip("-n", host.name, "address", "flush", "dev", "cable", "scope", "global")
+        ip("-n", host.name, "address", "add", f"fd00:77::{number}/64", "dev", "cable", "nodad")
+    with _btor.seed(album.torrent, album.content, tmp_path / "seed", prefix=[*there.prefix, "env", "BTOR_NO_LSD="]):
+        loud = [*here.prefix, "env", "BTOR_NO_LSD="]
+        with _btor.download(magnet(album), tmp_path / "here", tmp_path / "btor", prefix=loud) as btor:
+            btor.check(TRANSFER)
+            assert all(address.startswith("[fd00:77::2]:") for address in met(btor))
+    assert album.differences(tmp_path / "here") == []
+
+
+def test_metadata_for_transmission_on_another_host(hosts: tuple[Host, Host], album: Album, tmp_path: Path) -> None:
+    """It has a magnet link, and dials btor, whose tracker alone it is told of."""
+    here, there = hosts
+    with _btor.tracker(tmp_path / "tracker", prefix=here.prefix, address=here.address) as tracker:
+        torrent = album.with_trackers(tmp_path / "album.torrent", tracker.http)
+        uri = magnet(album, f"tr={quote(tracker.http, safe='')}")
+        home = tmp_path / "home"
+        with (
+            _btor.seed(torrent, album.content, tmp_path / "btor", prefix=here.prefix),
+            transmission(uri, tmp_path / "there", home, there),
+        ):
+            info = bencodepy.encode(bencodepy.decode(album.data)[b"info"])
+
+            def kept() -> bool:
+                """Its own file of the torrent holds the metadata as soon as it has it."""
+                return any(info in path.read_bytes() for path in home.glob("torrents/*.torrent"))
+
+            wait_for("transmission has the metadata", kept)
+
+
+def large(folder: Path) -> tuple[Path, str]:
+    """A torrent with 5 MiB of metadata."""
+    return torrent_of_zeros(folder, 262_144)
+
+
+def test_5_mib_of_metadata_from_libtorrent(tmp_path: Path) -> None:
+    torrent, info_hash = large(tmp_path)
+    with installed("libtorrent").seed(torrent, tmp_path / "content", tmp_path / "seed") as peer:
+        kept = tmp_path / "kept.torrent"
+        uri = f"magnet:?xt=urn:btih:{info_hash}&x.pe={peer.address}"
+        done = run([*BTOR, "info", uri, "--save", kept, "--no-dht", "--no-lsd", *LOCAL, "--state-dir", tmp_path])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert kept.read_bytes() == torrent.read_bytes()
+
+
+def test_5_mib_of_metadata_for_libtorrent(tmp_path: Path) -> None:
+    """Over plain TCP from the first dial on: libtorrent tries uTP and encryption before, which take it 5 s."""
+    torrent, info_hash = large(tmp_path)
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    plain = {"out_enc_policy": int(lt.enc_policy.disabled), "in_enc_policy": int(lt.enc_policy.disabled)}
+    with (
+        _btor.seed(torrent, nothing, tmp_path / "seed", options=[*LOCAL, "--partial"]) as seeder,
+        libtorrent("127.0.0.1", **plain) as session,
+    ):
+        handle = add_magnet(session, f"magnet:?xt=urn:btih:{info_hash}&x.pe={seeder.address}", tmp_path / "there")
+        wait_for("libtorrent has the metadata", lambda: handle.status().has_metadata)
+        found = handle.torrent_file()
+    assert found is not None
+    assert b"d4:info" + found.info_section() + b"e" == torrent.read_bytes()
 
 
 def test_metadata_from_transmission_on_another_host(hosts: tuple[Host, Host], album: Album, tmp_path: Path) -> None:
