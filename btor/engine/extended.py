@@ -34,11 +34,14 @@ def greeting(
     complete_ago: int | None = None,
 ) -> bytes:
     """The message with our handshake. ``pex``: whether peers are exchanged in this torrent."""
+    ipv6 = ":" in remote_ip
     said = ExtensionHandshake(
         ids={name: number for name, number in OWN_IDS.items() if pex or name != extension.UT_PEX},
         port=session.port or None,
         client=CLIENT_NAME,
         your_ip=remote_ip,
+        ipv4=session.own_ips.of_family("0.0.0.0") if ipv6 else None,  # where else we are, as far as others see it
+        ipv6=None if ipv6 else session.own_ips.of_family("::"),
         reqq=limits.REQUEST_QUEUE_ANNOUNCED,
         metadata_size=metadata_size,
         upload_only=upload_only,

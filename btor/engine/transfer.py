@@ -95,7 +95,7 @@ class Transfer:
         self._turn = 0
         self._news: list[int] = []  # verified pieces that the peers have not been told of
         self._next_turnover = trio.current_time() + limits.TURNOVER_PERIOD
-        self._seen_complete: float | None = None
+        self._seen_complete = trio.current_time() if have.complete else None
 
     @property
     def complete(self) -> bool:
