@@ -19,21 +19,17 @@ from typing import Any
 
 import libtorrent as lt
 
+from tools._libtorrent import QUIET
+
 START = 20.0  # s
 
 
 def settings(address: str, *, dht: bool = True) -> dict[str, Any]:
     """A session with nothing but a DHT node, which takes loopback addresses and sets no limits on them."""
     return {
+        **QUIET,
         "listen_interfaces": f"{address}:0",
         "enable_dht": dht,
-        "enable_lsd": False,
-        "enable_upnp": False,
-        "enable_natpmp": False,
-        "enable_outgoing_utp": False,
-        "enable_incoming_utp": False,
-        "in_enc_policy": int(lt.enc_policy.disabled),
-        "out_enc_policy": int(lt.enc_policy.disabled),
         "dht_bootstrap_nodes": "",
         "dht_restrict_routing_ips": False,
         "dht_restrict_search_ips": False,
@@ -44,7 +40,6 @@ def settings(address: str, *, dht: bool = True) -> dict[str, Any]:
         "dht_max_peers": 500,
         "dht_max_torrents": 2000,
         "dht_announce_interval": 60,
-        "allow_multiple_connections_per_ip": True,
         "alert_mask": int(lt.alert.category_t.dht_notification | lt.alert.category_t.error_notification),
     }
 

@@ -17,20 +17,15 @@ from typing import Any
 
 import libtorrent as lt
 
+from tools._libtorrent import QUIET
+
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Plain TCP on one loopback address, quick to act, with no way to find peers but those it is told of."""
     return {
+        **QUIET,
         "listen_interfaces": f"{arguments.address}:{arguments.port}",
-        "enable_dht": False,
         "enable_lsd": arguments.lsd,
-        "enable_upnp": False,
-        "enable_natpmp": False,
-        "enable_outgoing_utp": False,
-        "enable_incoming_utp": False,
-        "in_enc_policy": int(lt.enc_policy.disabled),
-        "out_enc_policy": int(lt.enc_policy.disabled),
-        "allow_multiple_connections_per_ip": True,
         "announce_to_all_trackers": True,
         "announce_to_all_tiers": True,
         "tick_interval": 100,

@@ -18,6 +18,7 @@ import pytest
 from tests.interop.conftest import Album, installed
 from tests.interop.test_network_namespace import Host, hosts, ip, transmission, wait_seeding
 from tools import _btor
+from tools._libtorrent import QUIET
 from tools._processes import BTOR, Process, free_port, run
 from tools.metadata_time import torrent_of_zeros
 
@@ -26,16 +27,6 @@ __all__ = ["hosts"]  # a fixture
 TRANSFER = 90.0
 PAST = 3.0  # s after which nobody says anything by itself any more
 LOCAL = ["--bind", "127.0.0.1"]
-QUIET = {
-    "enable_dht": False,
-    "enable_lsd": False,
-    "enable_upnp": False,
-    "enable_natpmp": False,
-    "enable_outgoing_utp": False,
-    "enable_incoming_utp": False,
-    "allow_multiple_connections_per_ip": True,
-    "alert_mask": 0,
-}
 
 
 def magnet(album: Album, *more: str) -> str:
@@ -44,7 +35,7 @@ def magnet(album: Album, *more: str) -> str:
 
 @contextmanager
 def libtorrent(host: str, **settings: Any) -> Iterator[lt.session]:
-    session = lt.session(cast("Any", {**QUIET, "listen_interfaces": f"{host}:0", **settings}))
+    session = lt.session(cast("Any", {**QUIET, "alert_mask": 0, "listen_interfaces": f"{host}:0", **settings}))
     try:
         yield session
     finally:
@@ -242,12 +233,9 @@ def test_5_mib_of_metadata_from_libtorrent(tmp_path: Path) -> None:
 def test_5_mib_of_metadata_for_libtorrent(tmp_path: Path) -> None:
     """Over plain TCP from the first dial on: libtorrent tries uTP and encryption before, which take it 5 s."""
     torrent, info_hash = large(tmp_path)
-    nothing = tmp_path / "nothing"
-    nothing.mkdir()
-    plain = {"out_enc_policy": int(lt.enc_policy.disabled), "in_enc_policy": int(lt.enc_policy.disabled)}
     with (
-        _btor.seed(torrent, nothing, tmp_path / "seed", options=[*LOCAL, "--partial"]) as seeder,
-        libtorrent("127.0.0.1", **plain) as session,
+        _btor.seed(torrent, tmp_path / "content", tmp_path / "seed", options=[*LOCAL, "--partial"]) as seeder,
+        libtorrent("127.0.0.1") as session,
     ):
         handle = add_magnet(session, f"magnet:?xt=urn:btih:{info_hash}&x.pe={seeder.address}", tmp_path / "there")
         wait_for("libtorrent has the metadata", lambda: handle.status().has_metadata)

@@ -167,7 +167,7 @@ def test_the_bounds_of_pex() -> None:
 
 
 def test_the_small_ones() -> None:
-    assert ext.decode_dont_have(b"\0\0\1\0") == 256
+    assert ext.decode_dont_have(b"\0\0\1\0") == 256 and ext.encode_dont_have(256) == b"\0\0\1\0"
     assert ext.decode_upload_only(ext.encode_upload_only(True)) is True
     assert ext.decode_upload_only(ext.encode_upload_only(False)) is False
     for payload in (b"", b"12345", b"123"):

@@ -67,6 +67,12 @@ def test_vector_connect() -> None:
     assert udp.decode_connect(packet, TXID, URL) == ID
 
 
+def test_a_partial_seed_has_no_event_here() -> None:
+    """BEP 21 is of HTTP: over UDP it is an announce like others."""
+    paused = udp.encode_announce(ID, TXID, replace(REQUEST, event="paused"))
+    assert paused == udp.encode_announce(ID, TXID, replace(REQUEST, event=""))
+
+
 def test_vector_announce_request() -> None:
     packet, fields = vector("announce request (IPv4 or IPv6)")
     request = AnnounceRequest(
