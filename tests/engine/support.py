@@ -233,11 +233,12 @@ class Lab:
         *,
         peer_id: bytes | None = None,
         has: Sequence[int] | None = None,
+        reserved: bytes = bytes(8),
     ) -> ScriptedPeer:
         """A scripted peer of ``found`` that has said its handshake, and which pieces it has."""
         await until(lambda: found.transfer is not None and found.transfer.active)
         peer = await self.call(found.session, network, peer_id)
-        await peer.handshake(found.info_hash)
+        await peer.handshake(found.info_hash, reserved=reserved)
         if has is not None:
             await peer.bitfield(has, found.metainfo.geometry.piece_count)
         return peer

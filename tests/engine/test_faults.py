@@ -204,14 +204,43 @@ def anything(rng: random.Random) -> bytes:
     return rng.choice(choices)()
 
 
+EVERY_EXTENSION = b"\0\0\0\0\0\x10\0\x05"
+DICTIONARIES = [
+    b"d1:md11:lt_donthavei7e11:upload_onlyi8e11:ut_metadatai5e6:ut_pexi6eee",
+    b"d1:md11:ut_metadatai0e6:ut_pexi0eee",
+    b"d13:metadata_sizei9e4:reqqi1e11:upload_onlyi1e6:yourip4:\x28\0\0\1e",
+    b"d5:added6:\x28\0\7\1\x1b\x587:added.f1:\x10e",
+    b"d8:msg_typei0e5:piecei0ee",
+    b"d8:msg_typei1e5:piecei0e10:total_sizei5eeabcde",
+    b"d8:msg_typei2e5:piecei0ee",
+]
+
+
+def anything_of_extensions(rng: random.Random) -> bytes:
+    """Likewise, of the fast extension and of what is said by the extension protocol."""
+    piece = struct.pack(">I", rng.randrange(CONTENT.pieces))
+    choices: list[Callable[[], bytes]] = [
+        lambda: anything(rng),
+        lambda: message(EXTENDED, bytes([rng.randrange(5)]) + rng.choice(DICTIONARIES)),
+        lambda: message(EXTENDED, b"\3" + piece),  # lt_donthave
+        lambda: message(EXTENDED, b"\4" + bytes([rng.randrange(2)])),  # upload_only
+        lambda: message(rng.choice([13, 17]), piece),  # suggest, allowed fast
+        lambda: message(rng.choice([14, 15])),  # have all, have none
+        lambda: message(16, piece + struct.pack(">II", rng.randrange(2) * BLOCK, BLOCK)),  # reject
+        lambda: message(9, rng.randbytes(2)),  # port
+    ]
+    return rng.choice(choices)()
+
+
 async def babble(lab: Lab, found: Torrent, rng: random.Random, answers: bool) -> None:
     """Peers that come, babble and go."""
     while True:
+        reserved, say = rng.choice([(bytes(8), anything), (EVERY_EXTENSION, anything_of_extensions)])
         try:
-            peer = await lab.join(found)
+            peer = await lab.join(found, reserved=reserved)
             lab.nursery.start_soon(drain, peer, answers)
             for _ in range(rng.randrange(1, 40)):
-                await peer.raw(b"".join(anything(rng) for _ in range(rng.randrange(1, 4))))
+                await peer.raw(b"".join(say(rng) for _ in range(rng.randrange(1, 4))))
                 await trio.sleep(rng.choice([0, 0.01, 1.0]))
             peer.transport.close()
         except DisconnectedError:

@@ -11,7 +11,7 @@ import trio
 from btor import bencode
 from btor.engine.events import MetadataArrived, PeerChange
 from btor.errors import MetainfoError, UnsupportedError, UsageError
-from btor.limits import BLOCK, METADATA_COPIES, METADATA_PIECE, METADATA_QUEUE
+from btor.limits import BLOCK, METADATA_BACKLOG, METADATA_COPIES, METADATA_PIECE, METADATA_QUEUE
 from btor.metainfo.magnet import Magnet
 from btor.metainfo.torrent_file import parse_torrent
 from tests.engine.support import Lab, Sample, next_event, sample, scenario, until
@@ -315,6 +315,33 @@ async def test_T11_metadata_is_served_within_limits(lab: Lab) -> None:
         kinds.append((await hear())[0])
     assert kinds.count(1) == (METADATA_COPIES - 1) * pieces and kinds.count(2) == pieces
     assert len(kinds) < METADATA_QUEUE
+
+
+@pytest.mark.parametrize(("more", "rejects"), [(0, 0), (1, 1), (5, 5)])
+def test_so_many_requests_for_metadata_wait(tmp_path: Any, more: int, rejects: int) -> None:
+    """What comes at once: what is sent ahead, what may wait, and the rest is refused."""
+
+    @scenario()
+    async def play(lab: Lab) -> None:
+        content = sample(24_000, piece_length=1)
+        info = content.metainfo.info
+        count = METADATA_BACKLOG // METADATA_PIECE + METADATA_QUEUE + more
+        pieces = -(-len(info) // METADATA_PIECE)
+        assert count < METADATA_COPIES * pieces
+        seeder = await lab.seed(content)
+        peer = await lab.call(seeder.session)
+        await peer.handshake(content.metainfo.info_hash, reserved=EXTENSIONS)
+        number = await offer(peer, 0)
+        asked = [extended(number, {b"msg_type": 0, b"piece": at % (pieces - 1)}) for at in range(count)]
+        await peer.raw(b"".join(struct.pack(">IB", 1 + len(payload), EXTENDED) + payload for payload in asked))
+        kinds = []
+        for _ in range(count):
+            said, _ = bencode.decode_prefix((await peer.wait_for(EXTENDED))[1:], depth=5, tokens=100)
+            assert isinstance(said, dict)
+            kinds.append(said[b"msg_type"])
+        assert (kinds.count(1), kinds.count(2)) == (count - rejects, rejects)
+
+    play(tmp_path=tmp_path)
 
 
 def private() -> Sample:
