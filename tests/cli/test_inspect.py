@@ -149,10 +149,10 @@ def test_info_says_what_it_tried(btor: Here, tmp_path: Path) -> None:
     uri = "magnet:?xt=urn:btih:" + "ab" * 20 + f"&tr=http%3A%2F%2F127.0.0.1%3A{port}%2Fannounce&x.pe=127.0.0.1:{port}"
     bootstrap = ["--dht-bootstrap", f"127.0.0.1:{port}"]
     network = ["--bind", "127.0.0.1", "--port", "0", "--no-lsd", *bootstrap, "--state-dir", str(tmp_path)]
-    ended = btor("info", "--timeout", "1s", *network, uri)
+    ended = btor("info", "--timeout", "2s", *network, uri)
     assert ended.status == 5
-    assert "no metadata within 0:01: trackers 0/1 (announce: " in ended.last_error
-    assert "), DHT of 0 nodes, 0 peers, 1 known, none reached" in ended.last_error
+    tried = r"no metadata within 0:02: trackers 0/1 \(announce: .*\), DHT of 0 nodes, 0 peers, "
+    assert re.search(tried + "(1 known, none reached|connecting to 1)$", ended.last_error)
 
 
 def test_what_goes_with_magnets_alone(btor: Here) -> None:
