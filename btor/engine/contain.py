@@ -43,3 +43,13 @@ class Container:
     def _note(self, what: str, error: BaseException) -> None:
         self.failures += 1
         _log.error("unexpected error in %s, which ends", what, exc_info=error)
+
+
+def first_of(group: BaseExceptionGroup[Any], kind: type[Any]) -> Any:
+    """The first leaf of ``kind`` in an exception group."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return first_of(error, kind)
+        if isinstance(error, kind):
+            return error
+    raise AssertionError("an empty exception group")

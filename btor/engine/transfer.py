@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from btor import limits
+from btor.engine.contain import first_of
 from btor.engine.disk import TorrentDisk
 from btor.engine.events import PeerChange, PieceFailed
 from btor.engine.limiter import UploadGate
@@ -223,13 +224,13 @@ class Transfer:
         try:
             await peer.run()
         except* PeerError as group:
-            peer.close_reason = str(_first(group, PeerError))
+            peer.close_reason = str(first_of(group, PeerError))
         except* StorageError as group:
-            error = _first(group, StorageError)
+            error = first_of(group, StorageError)
             if not self.guard.on_error(error):
                 self.torrent.on_storage_error(error)
         except* (OSError, trio.ClosedResourceError) as group:
-            peer.close_reason = peer.close_reason or str(_first(group, Exception))
+            peer.close_reason = peer.close_reason or str(first_of(group, Exception))
         finally:
             self._gone(peer)
 
@@ -542,13 +543,3 @@ class Transfer:
         settled.sort(key=lambda peer: peer.worth(now))
         for peer in settled[: max(1, int(limits.TURNOVER_SHARE * len(peers)))]:
             peer.close("made room for others")
-
-
-def _first(group: BaseExceptionGroup[Any], kind: type[Any]) -> Any:
-    """The first leaf of ``kind`` in an exception group."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            return _first(error, kind)
-        if isinstance(error, kind):
-            return error
-    raise AssertionError("an empty exception group")
