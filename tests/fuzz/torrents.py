@@ -22,13 +22,20 @@ TOKENS = 2_000  # few, so that a short input can have too many
 def fuzz_bencode(data: bytes) -> None:
     if data[:1] == b"d":
         try:
-            table, spans = bencode.decode_with_spans(data, depth=DEPTH, tokens=TOKENS, size=16 * limits.KIB)
+            table, spans, inner = bencode.decode_with_spans(
+                data, depth=DEPTH, tokens=TOKENS, size=16 * limits.KIB, inside=b"info"
+            )
         except BencodeError:
             pass
         else:
             assert table.keys() == spans.keys()
             for key, (start, end) in spans.items():
                 assert bencode.decode(data[start:end], depth=DEPTH, tokens=TOKENS) == table[key]
+            info = table.get(b"info")
+            assert inner.keys() == (info.keys() if isinstance(info, dict) else set())
+            for key, (start, end) in inner.items():
+                assert isinstance(info, dict)
+                assert bencode.decode(data[start:end], depth=DEPTH, tokens=TOKENS) == info[key]
     value, end = bencode.decode_prefix(data, depth=DEPTH, tokens=TOKENS)
     for same in (data[:end], memoryview(data)[:end], bencode.encode(value)):
         assert bencode.decode(same, depth=DEPTH, tokens=TOKENS) == value
@@ -53,7 +60,9 @@ def _check_torrent(found: Metainfo) -> None:
             seen.add("/".join(map(paths.fold, file.path)))
     assert offset == found.total_length == found.geometry.total_length
     assert len(seen) == sum(not file.pad for file in found.files)
-    assert len(found.pieces) == 20 * found.geometry.piece_count
+    pieces = b"".join(map(found.piece_hash, range(found.geometry.piece_count)))
+    assert len(pieces) == 20 * found.geometry.piece_count
+    assert b":" + pieces in found.info
     assert Magnet.parse(found.magnet()).info_hash == found.info_hash
 
 
@@ -66,7 +75,7 @@ def _check_torrent(found: Metainfo) -> None:
     links.Links,
     merkle.layer_root,
     raw_file.read_length,
-    without=("magnet", "piece_hash", "info_hash"),
+    without=("magnet", "info_hash"),
 )
 def fuzz_metainfo(data: bytes) -> None:
     found = parse_torrent(data)
