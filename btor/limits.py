@@ -234,6 +234,7 @@ DHT_PORTS_PER_LOOPBACK: Final = 8  # there one address is many peers
 DHT_PEER_LIFE: Final = 2_700.0  # of a stored peer that announces no more
 DHT_SAMPLES: Final = 20  # info-hashes of one answer (BEP 51)
 DHT_SAMPLE_INTERVAL: Final = 21_600  # what we ask of those who sample
+DHT_SWEEP: Final = 60.0  # between two looks at all torrents for peers that have expired: half a millisecond
 DHT_FILTER_AGE: Final = 60.0  # of a Bloom filter that is given out: to make one takes a while
 DHT_FLOOD_PACKETS: Final = 50  # of one address in DHT_FLOOD_WINDOW; more, and it is not heard for DHT_FLOOD_BLOCK
 DHT_FLOOD_WINDOW: Final = 10.0

@@ -107,7 +107,8 @@ class Node:
         self._own_due = NEVER  # as long as there is nobody to ask
         self._own_retry = limits.DHT_BOOTSTRAP_RETRY_MIN
         self._settled = False  # our own neighbourhood was found once
-        self._check_due = now + limits.DHT_CHECK * (1 + JITTER * rng.random())
+        self._check_from = now + limits.DHT_CHECK * (1 + JITTER * rng.random())  # not before, and only if one is silent
+        self._sweep_from = now  # not before, and only if something is stored
 
     def take_id(self, node_id: bytes) -> None:
         """Have this id from now on."""
@@ -238,10 +239,12 @@ class Node:
             self._fail(pending, now)
         if now >= self._own_due:
             self._find_ourselves(now)
-        if now >= self._check_due:
-            self._check_due = now + limits.DHT_CHECK
-            self.answers.store.sweep(now)
+        if now >= self._check_from and now >= self.table.silent_from():
+            self._check_from = now + limits.DHT_CHECK
             self._check(now)
+        if now >= self._sweep_from and len(self.answers.store):
+            self._sweep_from = now + limits.DHT_SWEEP
+            self.answers.store.sweep(now)
 
     # -- drain ------------------------------------------------------------------------------------------------------
 
@@ -269,7 +272,9 @@ class Node:
 
     def next_due(self) -> float:
         """When ``on_time`` has something to do."""
-        return min(self._check_due, self._own_due, self._transactions.next_due())
+        check = max(self._check_from, self.table.silent_from())
+        sweep = self._sweep_from if len(self.answers.store) else NEVER
+        return min(check, sweep, self._own_due, self._transactions.next_due())
 
     def saved(self) -> list[Contact]:
         """The nodes worth keeping for the next run, those heard of last first."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import random
 
 CANDIDATES: Final = 4  # torrents drawn to choose the one that makes room
-SWEEP: Final = 32  # torrents looked at in one go for peers that have expired
 
 
 class _Torrent:
@@ -52,7 +51,6 @@ class PeerStore:
         self._public_loopback = loopback_is_public
         self._torrents: dict[bytes, _Torrent] = {}
         self._list: list[bytes] = []  # the same info-hashes, to draw from
-        self._swept = 0
 
     def __len__(self) -> int:
         """Torrents that have a peer."""
@@ -126,12 +124,9 @@ class PeerStore:
         return b"".join(self._rng.sample(self._list, DHT_SAMPLES))
 
     def sweep(self, now: float) -> None:
-        """Look at the next few torrents, and drop who has expired. Called now and then, it gets round to all."""
-        for _ in range(min(SWEEP, len(self._list))):
-            self._swept = self._swept % len(self._list) if self._list else 0
-            if not self._list or self._fresh(self._list[self._swept], now) is None:
-                continue  # another one has taken its place
-            self._swept += 1
+        """Drop whoever has expired, of all torrents."""
+        for info_hash in self._list[:]:
+            self._fresh(info_hash, now)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

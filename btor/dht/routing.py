@@ -10,7 +10,8 @@ Invariant: ``_hosts``, the rooms and, but on loopback, the networks of the bucke
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Final
 
 from btor.dht.contact import BITS, Contact
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NEVER: Final = float("-inf")
-LOOKS: Final = 8  # at entries in one search for a silent one
 UNFIT: Final = 4  # one node of so many that are named may have an id that does not fit its address
 SCANNED: Final = 48  # nodes looked at, at most, to find enough that are fit to be named
 
@@ -31,10 +31,11 @@ _ROOM_BITS: Final = tuple((size // DHT_BUCKET).bit_length() - 1 for size in DHT_
 class Entry:
     """A node of the table. Times in monotonic seconds."""
 
-    __slots__ = ("asked", "contact", "failures", "gone", "heard")
+    __slots__ = ("asked", "contact", "failures", "fits", "gone", "heard")
 
     def __init__(self, contact: Contact, now: float) -> None:
         self.contact = contact
+        self.fits = contact.fits  # read for every node that is named
         self.heard = now  # an answer, or a question once it had answered
         self.asked = NEVER
         self.failures = 0  # questions in a row that it left unanswered
@@ -62,7 +63,7 @@ class _Room:
                 return entry
         if newcomer.fits:
             for entry in self.entries.values():
-                if not entry.contact.fits:
+                if not entry.fits:
                     return entry
         return None
 
@@ -102,7 +103,9 @@ class Table:
         self._public_loopback = loopback_is_public
         self._buckets: dict[int, _Bucket] = {}
         self._hosts: dict[bytes, Entry] = {}
-        self._round: deque[Entry] = deque()  # who is looked at next; entries that are gone leave it late
+        # a heap: when each entry may first have been silent for too long; those that are gone leave it late
+        self._round: list[tuple[float, int, Entry]] = []
+        self._order = itertools.count()
 
     def __len__(self) -> int:
         return len(self._hosts)
@@ -207,20 +210,14 @@ class Table:
         for entries in self._groups(target):
             for number in sorted(entries, key=target.__xor__):
                 entry = entries[number]
-                if entry.failures:
-                    continue
-                if entry.contact.fits:
-                    found.append(entry.contact)
-                else:
-                    unfit.append(entry.contact)
-                if len(found) == count:
-                    break
+                if not entry.failures:
+                    (found if entry.fits else unfit).append(entry.contact)
             left -= len(entries)
-            if len(found) == count or (left <= 0 and len(found) + len(unfit) >= count):
+            if len(found) >= count or (left <= 0 and len(found) + len(unfit) >= count):
                 break
         if unfit:
             unfit = unfit[: max(count // UNFIT, count - len(found))]
-            found = sorted(found + unfit, key=lambda contact: contact.number ^ target)
+            found = sorted(found[:count] + unfit, key=lambda contact: contact.number ^ target)
         return found[:count]
 
     def _groups(self, target: int) -> Iterator[dict[int, Entry]]:
@@ -249,15 +246,21 @@ class Table:
             yield bucket.rooms[nearest ^ step].entries
 
     def silent(self, now: float) -> Entry | None:
-        """The next node that was not heard of for DHT_GOOD seconds, nor asked in the last third of them."""
-        for _ in range(min(LOOKS, len(self._round))):
-            entry = self._round.popleft()
+        """A node that was not heard of for DHT_GOOD seconds, nor asked in the last third of them."""
+        while self._round and self._round[0][0] <= now:
+            _, order, entry = self._round[0]
             if entry.gone:
+                heappop(self._round)
                 continue
-            self._round.append(entry)
-            if now - entry.heard >= DHT_GOOD and now - entry.asked >= DHT_GOOD / 3:
+            due = max(entry.heard + DHT_GOOD, entry.asked + DHT_GOOD / 3)
+            if due <= now:
                 return entry
+            heapreplace(self._round, (due, order, entry))
         return None
+
+    def silent_from(self) -> float:
+        """Before then no node is `silent`."""
+        return self._round[0][0] if self._round else float("inf")
 
     def target_near(self, contact: Contact, rng: random.Random) -> int:
         """A random id in the room of ``contact``, a node of the table: who is asked for it refreshes that room."""
@@ -268,7 +271,7 @@ class Table:
         """About log2 of the number of nodes there are, by how near the nearest ones of the table are; 0: no idea."""
         count = 0
         for bits in sorted(self._buckets, reverse=True):
-            count += sum(entry.contact.fits for entry in self._buckets[bits])
+            count += sum(entry.fits for entry in self._buckets[bits])
             if count >= DHT_BUCKET:
                 return bits + count.bit_length()
         return 0
@@ -308,7 +311,7 @@ class Table:
         entry = Entry(contact, heard)
         room.entries[contact.number] = entry
         self._hosts[self._host(contact)] = entry
-        self._round.append(entry)
+        heappush(self._round, (heard + DHT_GOOD, next(self._order), entry))
         if self._is_limited(contact):
             bucket.networks[contact.network] = entry
         return True
@@ -332,12 +335,16 @@ class Table:
         del bucket.room(contact.number).entries[contact.number]
         if self._is_limited(contact):
             del bucket.networks[contact.network]
+        if len(self._round) > 2 * len(self._hosts) + DHT_BUCKET:  # most are gone
+            self._round = [one for one in self._round if not one[2].gone]
+            heapify(self._round)
 
     def check_invariants(self) -> None:
         """For tests."""
         entries = {id(entry) for entry in self}
         assert entries == {id(entry) for entry in self._hosts.values()}
-        assert entries == {id(entry) for entry in self._round if not entry.gone}
+        assert entries == {id(entry) for _, _, entry in self._round if not entry.gone}
+        assert len(self._round) <= 2 * len(self._hosts) + DHT_BUCKET
         assert len(entries) == len(self._hosts)
         for bits, bucket in self._buckets.items():
             limited = {id(entry) for entry in bucket if self._is_limited(entry.contact)}

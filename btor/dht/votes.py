@@ -13,7 +13,8 @@ class Votes:
 
     def __init__(self) -> None:
         self.address: bytes | None = None
-        self._votes: dict[bytes, bytes] = {}
+        self._votes: dict[bytes, bytes] = {}  # by the voter's network
+        self._counts: Counter[bytes] = Counter()  # the same by address
 
     def add(self, voter: Contact, ip: bytes) -> bool:
         """``voter`` sees us at ``ip`` (packed); whether ``address`` is another one now.
@@ -26,11 +27,20 @@ class Votes:
         known = self._votes.get(voter.network)
         if known == ip:
             return False
-        if known is None and len(self._votes) >= DHT_VOTES:
-            del self._votes[next(iter(self._votes))]
+        if known is not None:
+            self._withdraw(voter.network)
+        elif len(self._votes) >= DHT_VOTES:
+            self._withdraw(next(iter(self._votes)))
         self._votes[voter.network] = ip
-        leader, votes = Counter(self._votes.values()).most_common(1)[0]
-        if leader == self.address or votes < DHT_VOTES_NEEDED or 3 * votes < 2 * len(self._votes):
+        self._counts[ip] += 1
+        votes = self._counts[ip]  # no other has more of all than before
+        if ip == self.address or votes < DHT_VOTES_NEEDED or 3 * votes < 2 * len(self._votes):
             return False
-        self.address = leader
+        self.address = ip
         return True
+
+    def _withdraw(self, network: bytes) -> None:
+        ip = self._votes.pop(network)
+        self._counts[ip] -= 1
+        if not self._counts[ip]:
+            del self._counts[ip]

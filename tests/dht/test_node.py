@@ -550,6 +550,22 @@ def _steps(one: Node, until: float) -> list[float]:
     return woken
 
 
+def test_a_node_with_nothing_to_do_sleeps() -> None:
+    one = node()
+    assert _steps(one, 3600.0) == []
+    one.table.on_reply(contact(global_ip(1)), 0.0)
+    assert one.next_due() == limits.DHT_GOOD
+
+
+def test_what_is_stored_expires_though_nobody_asks() -> None:
+    one, peer = node(), pack_address(THERE)
+    one.answers.store.add(HASH, peer, False, 0.0)
+    woken = _steps(one, limits.DHT_PEER_LIFE + limits.DHT_SWEEP)
+    assert len(one.answers.store) == 0
+    assert len(woken) == limits.DHT_PEER_LIFE // limits.DHT_SWEEP + 1
+    assert _steps(one, 2 * limits.DHT_PEER_LIFE) == []
+
+
 @pytest.mark.parametrize("prepare", [lambda one: None, lambda one: one.add_node(THERE, 0.0)])
 def test_it_never_spins(prepare: Callable[[Node], None]) -> None:
     one = node()

@@ -108,15 +108,15 @@ def test_peers_expire() -> None:
     assert peers.get(HASH, 9, 3 * LIFE) == (address(4),)
 
 
-def test_a_sweep_gets_round_to_all() -> None:
+def test_a_sweep_drops_whoever_has_expired() -> None:
     peers = store()
     for number in range(200):
         peers.add(number.to_bytes(20), address(1), False, 0.0 if number % 3 else 1000.0)
-    for _ in range(20):
-        peers.sweep(LIFE)
-    assert len(peers) == 67
-    for _ in range(20):
-        peers.sweep(LIFE + 1000)
+    peers.sweep(LIFE - 0.1)
+    assert len(peers) == 200
+    peers.sweep(LIFE)
+    assert len(peers) == peers.peers == 67
+    peers.sweep(LIFE + 1000)
     assert len(peers) == 0
     peers.sweep(LIFE + 1000)
 

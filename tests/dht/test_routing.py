@@ -274,6 +274,34 @@ def test_silent_nodes_are_found_in_turn() -> None:
     table.check_invariants()
 
 
+def test_nobody_is_silent_before_it_is_said() -> None:
+    table, (first, second) = Table(OWN), in_one_room(2)
+    assert table.silent_from() == float("inf")
+    table.on_reply(first, 10.0)
+    table.on_reply(second, 20.0)
+    assert table.silent_from() == 10.0 + limits.DHT_GOOD
+    table.on_query(first, 500.0)
+    assert table.silent(table.silent_from()) is None  # it has been heard of meanwhile
+    assert table.silent_from() == 20.0 + limits.DHT_GOOD
+    entry = table.silent(table.silent_from())
+    assert entry is not None
+    assert entry.contact is second
+    table.forget(second)
+    assert table.silent(20.0 + limits.DHT_GOOD) is None
+    assert table.silent_from() == 500.0 + limits.DHT_GOOD
+
+
+def test_those_who_left_do_not_pile_up() -> None:
+    table, nodes = Table(OWN), in_one_room(8)
+    for turn in range(50):
+        for node in nodes:
+            table.on_reply(node, float(turn))
+            table.check_invariants()
+        for node in nodes[1:]:
+            table.forget(node)
+            table.check_invariants()
+
+
 @pytest.mark.parametrize("shared", [0, 1, 3, 4, 50, 158, 159])
 def test_a_target_near_a_node_is_in_its_room(shared: int) -> None:
     table = Table(OWN)
