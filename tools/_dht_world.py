@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from btor.dht.contact import compact_address
+from btor.dht.contact import compact_address, make_id
 from btor.dht.lookup import Lookup
 from btor.dht.node import Node
 from btor.wire.address import Address
@@ -17,6 +17,7 @@ from btor.wire.krpc import ANNOUNCE_PEER, GET_PEERS, PING, Message, Query, Reply
 
 NAT_MEMORY = 60.0  # s that a router lets answers through
 PORT = 6881
+GRIND = 24  # ids that an attacker tries for an address: about all eight that differ where it matters
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,23 @@ class World:
         del self._by_address[simulated.address]
 
     def add_sybils(self, count: int, target: bytes, bits: tuple[int, int]) -> list[Sybil]:
-        """Sybils whose ids share between ``bits`` with ``target``; those of before are gone."""
+        """Sybils whose ids share between ``bits`` with ``target``; those of before are gone.
+
+        Where one of the ids that fit the address (BEP 42) is that near, the sybil has it; else one that does not fit.
+        """
         for address in [address for address, one in self._by_address.items() if isinstance(one, Sybil)]:
             del self._by_address[address]
         number = int.from_bytes(target)
         sybils = []
         for _ in range(count):
+            address = self.new_address()
+            ip = compact_address(address)[:-2]
             rest = 160 - self.rng.randint(*bits)
             node_id = (number >> rest << rest | self.rng.getrandbits(rest)).to_bytes(20)
-            sybil = Sybil(self, node_id, self.new_address())
+            fitting = min((make_id(ip, self.rng) for _ in range(GRIND)), key=lambda one: int.from_bytes(one) ^ number)
+            if (int.from_bytes(fitting) ^ number).bit_length() <= 160 - bits[0]:
+                node_id = fitting
+            sybil = Sybil(self, node_id, address)
             self._by_address[sybil.address] = sybil
             sybils.append(sybil)
         self._sybils = [sybil.id + compact_address(sybil.address) for sybil in sybils]
@@ -141,7 +150,8 @@ class World:
             elif isinstance(target, SimulatedNode):
                 if target.alive and target.wakes_at == time:
                     target.wakes_at = float("inf")
-                    target.node.on_time(time)
+                    if target.node.next_due() <= time:  # else what it was waiting for has come meanwhile
+                        target.node.on_time(time)
                     self._flush(target)
             else:
                 self._deliver(target, content, sender)

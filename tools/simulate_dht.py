@@ -8,6 +8,7 @@ Prints the figures and the seed, and ends with 1 where too few lookups succeed.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -23,7 +24,9 @@ from tools._dht_world import SimulatedNode, Sybil, Weather, World
 MINUTE = 60.0
 FOUND = 0.99  # of the lookups, at least
 FOUND_AMONG_SYBILS = 0.95
-SYBIL_QUESTIONS = 30  # with which each makes itself known
+SYBIL_QUESTIONS = 10  # with which each makes itself known, half of them to the neighbourhood of the target
+NEIGHBOURHOOD = 64  # nodes
+PROGRESS = 5 * MINUTE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,8 @@ class Plan:
     newcomers: float = 0.25  # of the lookups, from nodes that joined after the churn
     announce_every: float = 15 * MINUTE
     sybil_share: float = 0.30
-    sybil_targets: int = 10
-    sybil_lookups: int = 20  # of each target
+    sybil_targets: int = 8
+    sybil_lookups: int = 25  # of each target
     sybil_bits: tuple[int, int] = (12, 40)  # that they share with the target
 
 
@@ -62,7 +65,8 @@ class Outcome:
     seconds: list[float] = field(default_factory=list)
     table_sizes: list[int] = field(default_factory=list)
     messages: int = 0
-    cpu: float = 0.0
+    cpu: float = 0.0  # s, of the hour
+    wall: float = 0.0
 
     @property
     def share(self) -> float:
@@ -91,7 +95,8 @@ class Simulation:
 
     def run_hour(self) -> None:
         """Joining, announcing, churn and lookups."""
-        plan, world, begun = self.plan, self.world, time.process_time()
+        plan, world = self.plan, self.world
+        cpu, wall = time.process_time(), time.monotonic()
         for number in range(plan.nodes):
             world.at(number * plan.join / plan.nodes, world.join)
         for number, torrent in enumerate(self._torrents):
@@ -108,29 +113,32 @@ class Simulation:
         for number in range(from_newcomers):
             when = end + MINUTE + (last - end - MINUTE) * number / max(from_newcomers, 1)
             world.at(when, self._newcomer)
-        world.run(plan.hour)
+        while world.now < plan.hour:
+            world.run(min(world.now + PROGRESS, plan.hour))
+            tell(f"{world.now / MINUTE:.0f} virtual minutes: {len(world.nodes)} nodes, {world.messages:,} messages")
         self.outcome.table_sizes = [len(one.node.table) for one in world.nodes]
         self.outcome.messages = world.messages
-        self.outcome.cpu = time.process_time() - begun
+        self.outcome.cpu = time.process_time() - cpu
+        self.outcome.wall = time.monotonic() - wall
 
     def run_sybils(self) -> None:
-        """For each of some targets: sybils come, the torrent is announced again, nodes look for it."""
+        """For each of some targets: sybils come, then the torrent is announced, then nodes look for it."""
         plan, world = self.plan, self.world
         count = int(len(world.nodes) * plan.sybil_share / (1 - plan.sybil_share))
-        for _ in range(plan.sybil_targets):
+        for number in range(plan.sybil_targets):
             target = self._rng.randbytes(20)
+            near = self._neighbourhood(target)
+            for sybil in world.add_sybils(count, target, plan.sybil_bits):
+                world.at(world.now + self._rng.random() * MINUTE / 4, partial(self._intrude, sybil, target, near))
+            world.run(world.now + MINUTE / 2)
             self._announced[target] = 0
             self._announce(self._rng.choice(world.nodes), target)
-            world.run(world.now + MINUTE / 2)
-            for sybil in world.add_sybils(count, target, plan.sybil_bits):
-                world.at(world.now + self._rng.random() * MINUTE / 2, partial(self._intrude, sybil, target))
-            world.run(world.now + MINUTE)
-            self._announce(self._rng.choice(world.nodes), target)
-            world.run(world.now + MINUTE / 2)
+            world.run(world.now + MINUTE / 3)
             for _ in range(plan.sybil_lookups):
                 world.look_up(self._rng.choice(world.nodes), target, self._on_found_among_sybils)
                 world.run(world.now + 0.5)
-            world.run(world.now + MINUTE / 2)
+            world.run(world.now + MINUTE / 4)
+            tell(f"target {number + 1} of {plan.sybil_targets}: {self.outcome.among_sybils_found} found so far")
 
     # -- what nodes do ----------------------------------------------------------------------------------------------
 
@@ -171,23 +179,33 @@ class Simulation:
                 outcome.newcomers_found += found
             outcome.hops[lookup.hops] += 1
             outcome.asked.append(lookup.asked)
-            outcome.seconds.append(self.world.now - begun)
+            outcome.seconds.append(round(self.world.now - begun, 3))
 
         self.world.look_up(simulated or self._rng.choice(self.world.nodes), torrent, ended)
 
-    def _intrude(self, sybil: Sybil, target: bytes) -> None:
+    def _neighbourhood(self, target: bytes) -> list[SimulatedNode]:
+        number = int.from_bytes(target)
+        return sorted(self.world.nodes, key=lambda one: int.from_bytes(one.node.id) ^ number)[:NEIGHBOURHOOD]
+
+    def _intrude(self, sybil: Sybil, target: bytes, near: list[SimulatedNode]) -> None:
         """Ask some nodes, so that they come to know of it."""
         from btor.wire.krpc import FIND_NODE, Query, encode_message
 
         for number in range(SYBIL_QUESTIONS):
             query = Query(number.to_bytes(2), FIND_NODE, sybil.id, target)
             data = encode_message(query) if self.plan.codec else query
-            self.world.send(data, sybil.address, self._rng.choice(self.world.nodes).address)
+            asked = self._rng.choice(near if number % 2 else self.world.nodes)
+            self.world.send(data, sybil.address, asked.address)
 
     def _on_found_among_sybils(self, simulated: SimulatedNode, lookup: Lookup) -> None:
         self.outcome.among_sybils += 1
         self.outcome.among_sybils_found += bool(lookup.peers)
         self.outcome.asked_among_sybils.append(lookup.asked)
+
+
+def tell(text: str) -> None:
+    """How far it has come: the whole takes a while."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def quantiles(values: list[Any]) -> str:
@@ -198,36 +216,49 @@ def quantiles(values: list[Any]) -> str:
     )
 
 
-def report(plan: Plan, outcome: Outcome) -> None:
-    print(f"{plan.nodes} nodes, {plan.hour / MINUTE:.0f} virtual minutes, seed {plan.seed}")
-    print(f"  {outcome.messages:,} messages in {outcome.cpu:.0f} s of CPU")
+def report_hour(plan: Plan, outcome: Outcome) -> None:
+    """What came of the hour."""
+    minutes = plan.hour / MINUTE
+    print(f"{plan.nodes} nodes, {minutes:.0f} virtual minutes, seed {plan.seed}")
+    print(
+        f"  {outcome.messages:,} messages, {outcome.messages / plan.nodes / minutes:.1f} a node and minute;"
+        f" {outcome.cpu:.0f} s of CPU, {outcome.wall:.0f} s in all"
+    )
     print(f"  routing tables: {quantiles(outcome.table_sizes)} nodes")
     print(f"  lookups: {outcome.found} of {outcome.lookups} found a peer ({outcome.share:.2%})")
     print(f"  of nodes that joined after the churn: {outcome.newcomers_found} of {outcome.newcomers}")
     print(f"  questions of a lookup: {quantiles(outcome.asked)}; seconds: {quantiles(outcome.seconds)}")
     for hops, count in sorted(outcome.hops.items()):
         print(f"  {hops} hops {count:6} {'#' * round(60 * count / max(outcome.hops.values()))}")
-    if outcome.among_sybils:
-        print(
-            f"  among {plan.sybil_share:.0%} sybils: {outcome.among_sybils_found} of {outcome.among_sybils}"
-            f" ({outcome.share_among_sybils:.2%}); questions: {quantiles(outcome.asked_among_sybils)}"
-        )
+
+
+def report_sybils(plan: Plan, outcome: Outcome) -> None:
+    """What came of the lookups among sybils."""
+    print(
+        f"  among {plan.sybil_share:.0%} sybils: {outcome.among_sybils_found} of {outcome.among_sybils} found a peer"
+        f" ({outcome.share_among_sybils:.2%}); questions: {quantiles(outcome.asked_among_sybils)}"
+    )
 
 
 def plot(outcome: Outcome, path: Path) -> None:
-    """Hops and questions of the lookups, as a picture."""
-    import matplotlib  # type: ignore[import-not-found]  # of the dev extra, only for this
+    """Hops, questions and seconds of the lookups, as a picture."""
+    import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5))
-    left.bar(list(outcome.hops), list(outcome.hops.values()))
-    left.set(xlabel="hops until the first peer", ylabel="lookups")
-    right.hist(outcome.asked, bins=40)
-    right.set(xlabel="questions of one lookup")
+    figure, (hops, questions, seconds) = pyplot.subplots(1, 3, figsize=(10, 3.2))
+    hops.bar(list(outcome.hops), list(outcome.hops.values()))
+    hops.set(xlabel="hops to the first peer", ylabel="lookups", xticks=sorted(outcome.hops))
+    questions.hist(outcome.asked, bins=range(0, max(outcome.asked) + 2, 2), density=True, label="honest nodes only")
+    if outcome.asked_among_sybils:
+        questions.hist(outcome.asked_among_sybils, bins=30, density=True, alpha=0.6, label="among sybils")
+    questions.set(xlabel="questions of one lookup", yticks=[])
+    questions.legend(fontsize="small")
+    seconds.hist(outcome.seconds, bins=40)
+    seconds.set(xlabel="virtual seconds of one lookup")
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, dpi=90)
 
 
 def main() -> int:
@@ -238,8 +269,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--codec", action="store_true", help="encode and decode every message")
     parser.add_argument("--no-sybils", action="store_true")
-    parser.add_argument("--plot", type=Path, metavar="FILE")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw a picture; all figures go to FILE.json")
     arguments = parser.parse_args()
     plan = Plan(
         nodes=arguments.nodes,
@@ -249,16 +279,16 @@ def main() -> int:
         codec=arguments.codec,
     )
     simulation = Simulation(plan)
+    outcome = simulation.outcome
+    gc.disable()  # millions of objects live long, and none of them in a circle
     simulation.run_hour()
-    report(plan, simulation.outcome)
+    report_hour(plan, outcome)
     if not arguments.no_sybils:
         simulation.run_sybils()
-        report(plan, simulation.outcome)
-    outcome = simulation.outcome
+        report_sybils(plan, outcome)
     if arguments.plot:
+        arguments.plot.with_suffix(".json").write_text(json.dumps({"plan": asdict(plan), "outcome": asdict(outcome)}))
         plot(outcome, arguments.plot)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"plan": asdict(plan), "outcome": asdict(outcome)}))
     good = outcome.share >= FOUND and (arguments.no_sybils or outcome.share_among_sybils >= FOUND_AMONG_SYBILS)
     return 0 if good else 1
 
