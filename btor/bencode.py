@@ -40,14 +40,16 @@ def decode(
     tokens: int,
     size: int | None = None,
     strict_order: bool = False,
+    weight: int = 1,
 ) -> Value:
     """The one value that ``data`` is.
 
-    At most ``depth`` containers inside one another, ``tokens`` tokens and ``size`` bytes. Keys must be strings and
-    unique, and with ``strict_order`` sorted. Takes time linear in the length. BencodeError for everything else.
+    At most ``depth`` containers inside one another, ``tokens`` tokens and ``size`` bytes; one that is no string counts
+    for ``weight`` tokens. Keys must be strings and unique, and with ``strict_order`` sorted. Takes time linear in the
+    length. BencodeError for everything else.
     """
     _check_size(data, size)
-    value, end, _ = _scan(bytes(data), 0, depth, tokens, strict_order)
+    value, end, _ = _scan(bytes(data), 0, depth, tokens, strict_order, weight)
     if end != len(data):
         raise BencodeError("bytes after the value", end)
     return value
@@ -128,7 +130,7 @@ def _check_size(data: bytes | bytearray | memoryview, size: int | None) -> None:
         raise BencodeError(f"longer than {size} bytes", size)
 
 
-def _scan(data: bytes, at: int, depth: int, tokens: int, strict_order: bool) -> tuple[Value, int, int]:
+def _scan(data: bytes, at: int, depth: int, tokens: int, strict_order: bool, weight: int = 1) -> tuple[Value, int, int]:
     """The value at ``at``, the offset behind it, and what is left of ``tokens``.
 
     One loop over a stack of open containers. The innermost is ``items`` or ``table``, the other is None; ``key`` is the
@@ -185,7 +187,7 @@ def _scan(data: bytes, at: int, depth: int, tokens: int, strict_order: bool) -> 
             elif table is not None and key is None:
                 raise BencodeError("a key that is not a string", at)
             else:
-                tokens -= 1
+                tokens -= weight
                 if tokens < 0:
                     raise BencodeError("too many tokens", at)
                 value, end = _integer(data, at) if first == _INTEGER else _container(first, at, len(stack) < depth)

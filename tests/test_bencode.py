@@ -247,6 +247,14 @@ def test_T1_tokens(data: bytes, tokens: int) -> None:
             decode_with_spans(data, depth=9, tokens=tokens - 1)
 
 
+@pytest.mark.parametrize(
+    ("data", "tokens"), [(b"i1e", 4), (b"0:", 1), (b"le", 4), (b"l0:i1elee", 13), (b"d1:ai1e1:bdee", 14)]
+)
+def test_what_is_no_string_may_count_for_more(data: bytes, tokens: int) -> None:
+    read(data, tokens=tokens, weight=4)
+    assert "tokens" in str(refused(data, tokens=tokens - 1, weight=4))
+
+
 def test_size() -> None:
     assert read(b"3:abc", size=5) == b"abc"
     refused(b"3:abc", size=4)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -203,6 +204,17 @@ class Simulation:
         self.outcome.asked_among_sybils.append(lookup.asked)
 
 
+def take_huge_pages() -> None:
+    """Begin anew with memory in large pages, where the system is Linux with glibc.
+
+    Ten thousand nodes are small objects all over half a gigabyte. With pages of 4 KiB the processor spends most of its
+    time on finding out where a page is: a message costs five times as much.
+    """
+    if sys.platform == "linux" and "PYTHONMALLOC" not in os.environ:
+        environment = {**os.environ, "PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        os.execve(sys.executable, [sys.executable, "-m", "tools.simulate_dht", *sys.argv[1:]], environment)
+
+
 def tell(text: str) -> None:
     """How far it has come: the whole takes a while."""
     print(text, file=sys.stderr, flush=True)
@@ -278,6 +290,7 @@ def main() -> int:
         seed=arguments.seed,
         codec=arguments.codec,
     )
+    take_huge_pages()
     simulation = Simulation(plan)
     outcome = simulation.outcome
     gc.disable()  # millions of objects live long, and none of them in a circle

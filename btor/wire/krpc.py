@@ -93,7 +93,13 @@ Message: TypeAlias = Query | Reply | Failure
 
 def decode_message(data: bytes) -> Message:
     """The message that ``data`` is. BencodeError, PeerError."""
-    value = decode(data, depth=limits.DHT_DEPTH, tokens=limits.DHT_TOKENS, size=limits.DHT_PACKET)
+    value = decode(
+        data,
+        depth=limits.DHT_DEPTH,
+        tokens=limits.DHT_TOKENS,
+        size=limits.DHT_PACKET,
+        weight=limits.DHT_TOKEN_WEIGHT,
+    )
     if not isinstance(value, dict):
         raise PeerError("not a dictionary")
     transaction = value.get(b"t")

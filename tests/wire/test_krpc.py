@@ -213,10 +213,18 @@ def test_D4_bounds() -> None:
     assert decode_message(_with("r", _set(b"x", to=b"x" * (1000 + filler))))
     with pytest.raises(BtorError):
         decode_message(_with("r", _set(b"x", to=b"x" * (1001 + filler))))
-    room = limits.DHT_TOKENS - 11  # the tokens of the rest
+    peers = Reply(b"aa", A, token=b"x" * 8, values=(b"peer--",) * 175)
+    assert limits.DHT_PACKET - 8 < len(encode_message(peers)) <= limits.DHT_PACKET
+    assert decode_message(encode_message(peers)) == peers
+    containers = 3 * (limits.DHT_TOKEN_WEIGHT - 1)
+    room = limits.DHT_TOKENS - 11 - containers  # the tokens of the rest
     assert decode_message(_with("r", _set(b"x", to=[b""] * room)))
     with pytest.raises(BtorError, match="too many tokens"):
         decode_message(_with("r", _set(b"x", to=[b""] * (room + 1))))
+    for one in (1, [], {}):
+        assert decode_message(_with("r", _set(b"x", to=[one] * (room // limits.DHT_TOKEN_WEIGHT))))
+        with pytest.raises(BtorError, match="too many tokens"):
+            decode_message(_with("r", _set(b"x", to=[one] * (room // limits.DHT_TOKEN_WEIGHT + 1))))
     deep: Any = []
     for _ in range(limits.DHT_DEPTH - 2):
         deep = [deep]
