@@ -200,7 +200,7 @@ UDP_DRAIN: Final = 64  # datagrams a wake-up
 
 # --- the DHT -------------------------------------------------------------------------------------------------
 DHT_DEPTH: Final = 10
-DHT_TOKENS: Final = 250  # 175 peers fill the longest packet; whatever is no string counts for DHT_TOKEN_WEIGHT
+DHT_TOKENS: Final = 250  # 179 peers fill the longest packet; whatever is no string counts for DHT_TOKEN_WEIGHT
 DHT_TOKEN_WEIGHT: Final = 4  # and takes as much longer to decode: nonsense must not cost more than an answer
 DHT_PACKET: Final = 1_500  # taken; longer datagrams are nothing that a node sends
 DHT_ANSWER: Final = 1_024  # sent, at most: passes every path in one packet (BEP 32)

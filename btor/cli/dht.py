@@ -48,7 +48,7 @@ def lookup(infohash: str, **values: Any) -> int:
     async def ask(node: Dht, voice: Voice) -> None:
         begun = time.monotonic()
         answers = await node.search(info_hash)
-        _check_answered(answers)
+        _check_answered(node, answers)
         peers = _peers(answers)
         if voice.json:
             figures = {"peers": peers, **_figures(answers), "seconds": round(time.monotonic() - begun, 3)}
@@ -73,7 +73,7 @@ def scrape(infohash: str, **values: Any) -> int:
         from btor.dht.bloom import estimate, union
 
         answers = await node.search(info_hash, scrape=True)
-        _check_answered(answers)
+        _check_answered(node, answers)
         seeds = others = None
         for _, found in answers:
             if found.seeds is not None:
@@ -240,10 +240,14 @@ def _info_hash(text: str) -> bytes:
         return found
 
 
-def _check_answered(answers: list[Answer]) -> None:
-    if not any(found.answered for _, found in answers):
-        asked = sum(found.asked for _, found in answers)
+def _check_answered(node: Dht, answers: list[Answer]) -> None:
+    if any(found.answered for _, found in answers):
+        return
+    asked = sum(found.asked for _, found in answers)
+    if asked:
         raise NetworkError(f"no DHT node answered, of {asked} asked")
+    why = "; ".join(node.troubles) or "none is known, and --dht-bootstrap names none"
+    raise NetworkError(f"no DHT node to ask: {why}")
 
 
 def _peers(answers: list[Answer]) -> list[str]:

@@ -82,7 +82,8 @@ class Dht:
     """Our nodes on ``sockets``, which somebody else receives from and hands datagrams on by ``on_datagram``.
 
     ``bootstrap``: HOST:PORT of nodes to begin with. ``public``: they are routers that never enter a table, and are left
-    alone by a node that listens on loopback only. ``state_dir``: where the table is kept over restarts.
+    alone by a node that listens on loopback only. ``state_dir``: where the table is kept over restarts. ``troubles``:
+    why some of ``bootstrap`` are nowhere to begin.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Dht:
         self._public = public
         self._container = container or Container()
         self._state_dir = state_dir
+        self.troubles: list[str] = []
         now = trio.current_time()
         self._places: dict[UdpSocket, _Place] = {}
         for sock in sockets:
@@ -303,8 +305,12 @@ class Dht:
             found = await look_up(self._network, host, port)
         except NetworkError as error:
             _log.info("DHT: %s", error)
+            if trusted:
+                self.troubles.append(str(error))
             return
         now = trio.current_time()
+        if trusted and not any(place.node.ipv6 == is_ipv6(one) for one in found for place in self._places.values()):
+            self.troubles.append(f"{host}: no local address of that family")
         for address in found:
             self._begun.set()
             for place in self._places.values():

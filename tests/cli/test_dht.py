@@ -61,6 +61,22 @@ def test_nobody_there() -> None:
     assert ended.err == "btor: no DHT node answered, of 1 asked\n"
 
 
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        (["--dht-bootstrap", "no.such.invalid:1"], "the name no.such.invalid cannot be looked up: "),
+        (["--dht-bootstrap", "[::1]:9"], "::1: no local address of that family"),
+        ([], "none is known, and --dht-bootstrap names none"),
+    ],
+)
+def test_nowhere_to_begin(where: list[str], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BTOR_DHT_BOOTSTRAP")  # bound to loopback, it asks no public node either
+    ended = child(["dht", "lookup", HASH, *where, *LOCAL, "--json"])
+    assert ended.status == 5
+    assert f"no DHT node to ask: {why}" in json.loads(ended.out)["message"]
+    assert ended.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["lookup", "scrape"])
 def test_no_info_hash(command: str) -> None:
     ended = child(["dht", command, "0123"])
