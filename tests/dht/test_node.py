@@ -394,6 +394,15 @@ def test_known_addresses_are_bounded() -> None:
     assert (global_ip(1), 1) in asked
 
 
+def test_what_was_saved_is_begun_with_the_freshest_first() -> None:
+    one = node()
+    for number in range(limits.DHT_SAVED_NODES):
+        one.add_node((global_ip(number), 6881), 0.0)
+    one.add_node(THERE, 0.0)
+    one.on_time(0.0)
+    assert [address[0] for _, address in sent(one)] == [global_ip(number) for number in range(limits.DHT_PARALLEL)]
+
+
 def test_it_does_not_take_itself_for_another() -> None:
     one = node()
     one.add_node(THERE, 0.0)
