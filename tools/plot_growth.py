@@ -41,7 +41,7 @@ def points_of(rows: Sequence[dict[str, Any]], who: str, key: str, *, on_disk: bo
 
 def draw(path: Path) -> Path:
     """The picture of one data file."""
-    import matplotlib  # type: ignore[import-not-found]  # of the dev extra, only for this
+    import matplotlib  # of the dev extra, only for this
 
     matplotlib.use("Agg")
     from matplotlib import pyplot

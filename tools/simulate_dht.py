@@ -296,6 +296,7 @@ def main() -> int:
     gc.disable()  # millions of objects live long, and none of them in a circle
     simulation.run_hour()
     report_hour(plan, outcome)
+    sys.stdout.flush()  # the second part takes a while, too
     if not arguments.no_sybils:
         simulation.run_sybils()
         report_sybils(plan, outcome)
