@@ -50,6 +50,10 @@ class Announced(Protocol):
     def tiers(self) -> Tiers:
         """The trackers and when each is due. ``Tiers(metainfo.trackers, rng, private=metainfo.private)``."""
 
+    @property
+    def is_partial_seed(self) -> bool:
+        """Whether it downloads nothing more and yet has not everything (BEP 21)."""
+
     def announce_counters(self) -> tuple[int, int, int]:
         """(uploaded, downloaded, left) in bytes; uploaded and downloaded since the torrent was added."""
 
@@ -346,7 +350,7 @@ class Announcer:
             uploaded=uploaded,
             downloaded=downloaded,
             left=left,
-            event=event,
+            event=event or ("paused" if torrent.is_partial_seed else ""),
             key=torrent.key,
             numwant=0 if event == "stopped" else limits.TRACKER_NUMWANT,
             tracker_id=torrent.tiers.tracker_id(url),

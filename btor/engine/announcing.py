@@ -63,6 +63,11 @@ class Announcing:
         exchange = self.exchange
         return exchange is not None and exchange.active and not (self.has_metadata and self.metainfo.private)
 
+    @property
+    def is_partial_seed(self) -> bool:
+        """Whether it downloads nothing more and yet has not everything (BEP 21)."""
+        return self.transfer is not None and self.transfer.only_uploads and not self.transfer.is_seed
+
     def announce_counters(self) -> tuple[int, int, int]:
         """(uploaded, downloaded, left) in bytes since the torrent was added; of an unknown size a block is left."""
         transfer = self.transfer
@@ -115,7 +120,7 @@ class Announcing:
     @property
     def is_seed(self) -> bool:
         """Whether it has everything, for the DHT."""
-        return self.transfer is not None and self.transfer.complete
+        return self.transfer is not None and self.transfer.is_seed
 
     @property
     def is_alone(self) -> bool:

@@ -68,7 +68,7 @@ class Extended:
             self._peer.address[0],
             pex=transfer.pex.enabled,
             metadata_size=len(transfer.metainfo.info),
-            upload_only=transfer.complete or None,
+            upload_only=transfer.only_uploads or None,
             complete_ago=transfer.complete_ago,
         )
 
@@ -101,7 +101,7 @@ class Extended:
         address = self.listen_address
         if peer.incoming and address is not None:
             peer.transfer.book.on_listen_port(peer.address, address[1], peer.last_received)
-        if settled.upload_only and peer.transfer.complete:
+        if settled.upload_only and peer.transfer.only_uploads:
             peer.close("both only upload")
 
     @property

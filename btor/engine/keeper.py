@@ -16,11 +16,14 @@ from btor.engine.watch import some_named
 from btor.errors import IncompleteError, StorageError
 from btor.limits import MIB
 from btor.metainfo.bitfield import Bitfield
+from btor.metainfo.selection import pieces_of_files
+from btor.storage.aside import bring_home, owes_files
 from btor.storage.checkpoint import Checkpoint, Snapshot
 from btor.storage.claims import FilesClaimed, user_folder
 from btor.storage.files import Content
 from btor.storage.own import open_own
 from btor.storage.resume import FileStats, ResumeRecord, clean, load
+from btor.storage.space import check_place, free_space, space_needed
 from btor.storage.state import StateError
 from btor.storage.survey import Survey, refuse, settle, survey
 
@@ -40,13 +43,23 @@ class Keeper:
     """``open`` first; then ``content``, ``have`` (verified pieces), ``device`` and ``known_from`` are there.
 
     ``files``: the state of the files before they were checked, None if more is to be written to them.
+    ``wanted_files``: those to download, None for all; ``wanted``: the pieces that takes, ``wanted_bytes`` in all.
     ``warnings``: what the person should hear about the check. ``seed_only``: nothing below the place is ever written.
     """
 
-    def __init__(self, session: Session, metainfo: Metainfo, options: AddOptions) -> None:
+    def __init__(
+        self, session: Session, metainfo: Metainfo, options: AddOptions, wanted_files: frozenset[int] | None = None
+    ) -> None:
         self._session = session
         self._metainfo = metainfo
         self._options = options
+        self._wanted_files = wanted_files
+        geometry = metainfo.geometry
+        if wanted_files is None:
+            self.wanted = Bitfield.full(geometry.piece_count)
+        else:
+            self.wanted = pieces_of_files(metainfo, wanted_files)
+        self.wanted_bytes = sum(map(geometry.piece_size, self.wanted)) if wanted_files else geometry.total_length
         self.seed_only = options.seed_only
         self.warnings: list[str] = []
         self.have = Bitfield(metainfo.geometry.piece_count)
@@ -64,6 +77,12 @@ class Keeper:
         self.banned: tuple[str, ...] = ()  # IPs that earlier runs barred
         self._past = (0, 0)  # uploaded and downloaded in earlier runs
         self._saved_bytes = 0  # verified by the check, or when the record was last written
+
+    @property
+    def missing(self) -> int:
+        """Wanted pieces that are not verified, before the exchange begins."""
+        wanted = self.wanted.to_int()
+        return (wanted ^ (wanted & self.have.to_int())).bit_count()
 
     @property
     def checked_pieces(self) -> int:
@@ -94,12 +113,11 @@ class Keeper:
         if protect:
             refuse(self.content, found, self.have)
         self.warnings += some_named([f"{path} changed since the last run: hashed again" for path in found.changed])
-        if self.seed_only or self.have.complete:
+        if self.seed_only or not (self.missing or owes_files(self.content)):
             self.files = FileStats(found.files.to_bytes())
-        if self.seed_only and not self.have.complete and not self._options.partial:
-            missing = self.have.size - self.have.count
+        if self.seed_only and self.missing and not self._options.partial:
             raise IncompleteError(
-                f"{self.content.top}: {missing} of {self.have.size} pieces are missing or bad"
+                f"{self.content.top}: {self.missing} of {self.wanted.count} pieces are missing or bad"
                 " (--partial seeds what is there)"
             )
         await in_thread(self._begin, found)
@@ -110,7 +128,7 @@ class Keeper:
         if self.seed_only:
             return open_own(self._metainfo, place, pool)
         top = place if self._options.place_is_content else place / self._metainfo.name
-        return Content(self._metainfo, top, pool, writable=True)
+        return Content(self._metainfo, top, pool, writable=True, wanted=self._wanted_files)
 
     def _claim_and_load(self) -> ResumeRecord | None:
         """The resume record, if there is one that may be believed. StorageError: somebody else writes there."""
@@ -168,16 +186,17 @@ class Keeper:
             self._checkpoint.banned = self.banned
         if self.seed_only:
             return
-        if not self.have.complete:
-            self.content.check_place()
-            needed, free = self.content.space_needed(), self.content.free_space()
+        if self.missing:
+            check_place(self.content)
+            needed, free = space_needed(self.content), free_space(self.content)
             if needed > free:
                 self.warnings.append(f"{needed} bytes are needed and {free} are free: the disk will be full")
-            if self._checkpoint is not None:
-                try:
-                    self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
-                except StateError as error:
-                    self._give_records_up(error)
+        if (self.missing or owes_files(self.content)) and self._checkpoint is not None:
+            try:
+                self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
+            except StateError as error:
+                self._give_records_up(error)
+        bring_home(self.content, self.have)
         self.content.prepare(shorten=self._options.overwrite)
 
     async def save(self, transfer: Transfer | None, *, final: bool = False, durable: bool = False) -> None:
@@ -199,7 +218,7 @@ class Keeper:
             self._checkpoint.banned = transfer.book.barred
             snapshot = self._checkpoint.snapshot(
                 transfer.have,
-                finished=final or transfer.have.complete or self.seed_only,
+                finished=final or transfer.complete or self.seed_only,
                 uploaded=self._past[0] + transfer.uploaded,
                 downloaded=self._past[1] + transfer.downloaded,
             )
@@ -232,7 +251,7 @@ class Keeper:
     def has_space(self, needed: int) -> bool:
         """Whether ``needed`` bytes, or enough to go on for a while, are free."""
         try:
-            return self.content.free_space() >= min(needed, RESUME_SPACE)
+            return free_space(self.content) >= min(needed, RESUME_SPACE)
         except StorageError as error:
             _log.warning("%s", error)
             return False

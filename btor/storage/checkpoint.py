@@ -137,7 +137,9 @@ def _files_with(content: Content, have: Bitfield, trusted: Bitfield) -> set[int]
     pieces = Bitfield.from_wire(more, have.size)
     for index, entry in enumerate(content.files):
         span = content.pieces_of(index)
-        if entry.pad or not any(more[span.start >> 3 : (span.stop + 7) >> 3]):  # whole bytes first: that is quick
+        if (
+            entry.pad or not span or not any(more[span[0] >> 3 : (span[-1] >> 3) + 1])
+        ):  # whole bytes first: that is quick
             continue
         if any(piece in pieces for piece in span):
             found.add(index)

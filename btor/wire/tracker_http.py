@@ -27,7 +27,7 @@ from btor.wire.address import (
 )
 from btor.wire.url import is_host_name
 
-AnnounceEvent = Literal["", "started", "completed", "stopped"]
+AnnounceEvent = Literal["", "started", "completed", "stopped", "paused"]  # the last: BEP 21, over HTTP only
 
 INT64_MAX: Final = 2**63 - 1
 MINUTE: Final = 60.0

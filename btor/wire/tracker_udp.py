@@ -65,7 +65,7 @@ def encode_announce(connection_id: int, transaction: int, request: AnnounceReque
         min(request.downloaded, _COUNTER_MAX),
         min(request.left, _COUNTER_MAX),
         min(request.uploaded, _COUNTER_MAX),
-        _EVENTS.index(request.event),
+        _EVENTS.index(request.event) if request.event in _EVENTS else 0,
         bytes(4),  # the tracker takes the address that the packet came from
         request.key,
         request.numwant,

@@ -53,6 +53,7 @@ class Torrent:
     key: int = 0xC0FFEE
     port: int = 6881
     left: int = 1_000
+    is_partial_seed: bool = False
     peers: list[tuple[float, str, list[Address], str | None]] = field(default_factory=list)
     answers: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
