@@ -25,7 +25,7 @@ from btor.storage.own import open_own
 from btor.storage.resume import FileStats, ResumeRecord, clean, load
 from btor.storage.space import check_place, free_space, space_needed
 from btor.storage.state import StateError
-from btor.storage.survey import Survey, refuse, settle, survey
+from btor.storage.survey import Survey, disown, refuse, settle, survey
 
 if TYPE_CHECKING:
     from btor.engine.options import AddOptions
@@ -180,6 +180,7 @@ class Keeper:
             folder = folder.parent
         self.device = os.stat(folder).st_dev
         if self._state_dir is not None:
+            disown(self.content, found.files, self.have)
             self._checkpoint = Checkpoint(
                 self._state_dir, self.content, have=self.have, trusted=found.trusted, files=found.files
             )
@@ -196,7 +197,8 @@ class Keeper:
                 self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
             except StateError as error:
                 self._give_records_up(error)
-        bring_home(self.content, self.have)
+        if bring_home(self.content, self.have) and self._checkpoint is not None and self.content.side is not None:
+            self._checkpoint.forget(self.content.side.index)
         self.content.prepare(shorten=self._options.overwrite)
 
     async def save(self, transfer: Transfer | None, *, final: bool = False, durable: bool = False) -> None:

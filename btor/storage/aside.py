@@ -30,14 +30,14 @@ def owes_files(content: Content) -> bool:
     return side is not None and any(map(content.is_wanted, side.files()))
 
 
-def bring_home(content: Content, have: Bitfield) -> None:
-    """Give wanted files what the side file has of them of pieces in ``have``, and remove it if it has nothing more.
+def bring_home(content: Content, have: Bitfield) -> bool:
+    """Give wanted files what the side file has of them of pieces in ``have``. With nothing more in it, it is removed.
 
-    What is moved is durable before the side file forgets it. StorageError.
+    What is moved is durable before the side file forgets it. Whether it was removed. StorageError.
     """
     side = content.side
     if side is None or content.stat(side.index) is None:
-        return
+        return False
     moved = [index for index in side.files() if content.is_wanted(index)]
     written = set()
     for index in moved:
@@ -50,9 +50,11 @@ def bring_home(content: Content, have: Bitfield) -> None:
     for index in moved:
         side.discard(index, lambda at, data: content.write_file(side.index, at, [memoryview(data)], len(data)))
     content.apart.difference_update(moved)
-    if not side.files():
-        side.clear()
-        content.remove(side.index)
+    if side.files():
+        return False
+    side.clear()
+    content.remove(side.index)
+    return True
 
 
 def _copy(content: Content, index: int, piece: int) -> None:

@@ -58,6 +58,11 @@ class Checkpoint:
         """
         self._write(Snapshot(self._durable.copy(), frozenset(), frozenset(), False, uploaded, downloaded))
 
+    def forget(self, index: int) -> None:
+        """File ``index`` has been removed: there is nothing of it to be synced or known."""
+        self._owed.discard(index)
+        self._files[index] = None
+
     def snapshot(self, have: Bitfield, *, finished: bool, uploaded: int, downloaded: int) -> Snapshot:
         """On the loop's thread; cheap. ``have``: the pieces verified, all of whose bytes the kernel has.
 

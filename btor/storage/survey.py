@@ -15,6 +15,7 @@ from btor.storage.files import Content, FileStat
 from btor.storage.resume import FileStats, ResumeRecord
 
 LEFT_ALONE = "it is left untouched (--overwrite uses its place)"
+FOREIGN = FileStat(0, 0, 0)  # in a record, of a file that is somebody else's: it is in no such state
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class _Surveyor:
         if now is not None and now.size > entry.length and in_the_way:
             self.longer.append(index)
         known = self._is_known(then, now, index)
-        if then is not None and not known and (in_the_way or now is not None):
+        if then is not None and not known and (in_the_way or (is_side and now is not None)):
             self.changed.append(self.content.path(index))
         if is_side:
             self._look_aside(known=known)
@@ -289,6 +290,18 @@ def settle(content: Content, found: Survey, have: Bitfield) -> Survey:
         strangers=(*found.strangers, *(index for index in refuted if content.data_ranges(index))),
         doubts=(),
     )
+
+
+def disown(content: Content, files: FileStats, have: Bitfield) -> None:
+    """Before ``files`` are kept in a record: a file that is not wanted and has no good piece is not btor's.
+
+    Should it be wanted later, it must not pass for one that btor knows.
+    """
+    for index in range(len(content.metainfo.files)):
+        if files[index] is not None and not content.is_wanted(index):
+            pieces = content.pieces_of(index)
+            if pieces and not any(piece in have for piece in pieces):
+                files[index] = FOREIGN
 
 
 def refuse(content: Content, found: Survey, have: Bitfield | None) -> None:

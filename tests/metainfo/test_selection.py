@@ -93,7 +93,7 @@ def test_a_single_file() -> None:
     ],
 )
 def test_a_magnet_counts_from_0(select: Ranges, files: set[int]) -> None:
-    assert wanted_files(album(), None, select) == files
+    assert set(wanted_files(album(), None, select) or ()) == files
 
 
 @pytest.mark.parametrize("select", [((6, 9),), ((1, 1), (4, 4))])
@@ -103,7 +103,7 @@ def test_a_magnet_that_names_nothing(select: Ranges) -> None:
 
 
 def test_the_person_comes_before_the_magnet() -> None:
-    assert wanted_files(album(), Selection(((1, 1),)), ((2, 2),)) == {0}
+    assert wanted_files(album(), Selection(((1, 1),)), ((2, 2),)) == frozenset({0})
 
 
 def test_all_files_are_no_selection() -> None:
