@@ -92,7 +92,7 @@ def download(sources: tuple[str, ...], **values: Any) -> int:
             trackers_enabled=network.trackers,
             sync=values["sync"],
             wait_for_space=values["wait_for_space"],
-            selection=selection(values["files"], values["include"], values["exclude"]),
+            selection=selection(values["files"] or (), values["include"], values["exclude"]),
         )
         for source in sources
     ]
