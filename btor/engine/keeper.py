@@ -86,8 +86,8 @@ class Keeper:
 
     @property
     def checked_pieces(self) -> int:
-        """Pieces hashed by the check so far."""
-        return 0 if self._hashing is None else self._hashing.checked
+        """Pieces hashed by the check so far, those of files that are not wanted too; never more than are wanted."""
+        return 0 if self._hashing is None else min(self._hashing.checked, self.wanted.count)
 
     async def open(self) -> None:
         """Lock the place and find out what is there. StorageError, IncompleteError."""

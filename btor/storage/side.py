@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from btor import limits
 from btor.metainfo.file_list import FileEntry
 from btor.metainfo.geometry import Geometry
 
@@ -86,8 +87,9 @@ class SideFile:
         self.clear()
         if read(0, _START) == self._head:
             self._end = _START
-            while self._load_part(read(self._end, ENTRY.size)):
-                pass
+            for _ in range(limits.SIDE_ENTRIES):
+                if not self._load_part(read(self._end, ENTRY.size)):
+                    break
         return self._end
 
     def _load_part(self, data: bytes) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from btor import limits
 from btor.errors import StorageError
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.selection import pieces_of_files
@@ -334,6 +335,18 @@ def test_a_second_entry_of_a_part_ends_it(tmp_path: Path) -> None:
     (top / SIDE).write_bytes(data + data[len(HEAD) + 20 :])
     load_side(opened(top, {A}))
     assert (top / SIDE).read_bytes() == data
+
+
+@pytest.mark.parametrize(("bound", "found"), [(4, 4), (3, 3)])
+def test_so_many_entries_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int, found: int) -> None:
+    top = tmp_path / "content"
+    whole_run(top, tmp_path / "state", {A, E})
+    monkeypatch.setattr(limits, "SIDE_ENTRIES", bound)
+    content = opened(top, {A, E})
+    load_side(content)
+    assert content.side is not None
+    assert sum(len(content.side.pieces_of(index)) for index in content.side.files()) == found
+    content.close()
 
 
 # --- any order of things -----------------------------------------------------------------------------------------
