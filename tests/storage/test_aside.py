@@ -328,6 +328,18 @@ def test_an_entry_that_cannot_be_ends_it(tmp_path: Path, fields: tuple[int, int,
         content.close()
 
 
+def test_an_entry_whose_check_sum_is_wrong_ends_it(tmp_path: Path) -> None:
+    top = tmp_path / "content"
+    whole_run(top, tmp_path / "state", {A})
+    data = (top / SIDE).read_bytes()
+    start = len(HEAD) + 20
+    (top / SIDE).write_bytes(data[:start] + b"void" + data[start + 4 :])
+    content = opened(top, {A})
+    load_side(content)
+    assert (top / SIDE).read_bytes() == data[:start]
+    content.close()
+
+
 def test_a_second_entry_of_a_part_ends_it(tmp_path: Path) -> None:
     top = tmp_path / "content"
     whole_run(top, tmp_path / "state", {A})
