@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from btor.errors import UnsupportedError as UnsupportedError
     from btor.errors import UsageError as UsageError
     from btor.metainfo.magnet import Magnet as Magnet
+    from btor.metainfo.selection import Selection as Selection
     from btor.metainfo.torrent_file import Metainfo as Metainfo
     from btor.settings import Settings as Settings
     from btor.storage.create import create_torrent as create_torrent
@@ -39,6 +40,7 @@ _HOMES = {
     "UnsupportedError": "errors",
     "UsageError": "errors",
     "Magnet": "metainfo.magnet",
+    "Selection": "metainfo.selection",
     "Metainfo": "metainfo.torrent_file",
     "Settings": "settings",
     "create_torrent": "storage.create",

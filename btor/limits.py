@@ -25,6 +25,7 @@ PIECE_LENGTH_V1: Final = 536_854_528  # 32,767 blocks
 V2_PIECE_LENGTH_MIN: Final = 16 * KIB
 TOTAL_LENGTH: Final = 2**48 - 1
 FILE_COUNT: Final = 300_000
+SIDE_ENTRIES: Final = 4 * FILE_COUNT  # of a side file, maybe a foreign one: two parts of each file, used twice
 FOLDER_COUNT: Final = 300_000  # as many as files: else 100 unique ones for each file would be 30 million
 PATH_DEPTH: Final = 100
 LINK_CHAIN: Final = 8  # links that the target of a link may lead through

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,8 @@ from btor.cli.options import (
     DIRECTORY,
     DURATION,
     FILE,
+    FILES,
+    GLOB,
     RATIO,
     SOURCE,
     NetworkOptions,
@@ -22,16 +24,33 @@ from btor.cli.options import (
 from btor.cli.sources import refusal
 from btor.errors import UsageError
 
+if TYPE_CHECKING:
+    from btor.metainfo.selection import Ranges, Selection
+
 
 def linked(output: Path) -> str:
     """Where the content goes when the person names ``output``, who may have made a link of it."""
     return os.path.realpath(output) if output.is_symlink() else str(output)
 
 
+def selection(numbers: Ranges, include: tuple[str, ...], exclude: tuple[str, ...]) -> Selection | None:
+    """What the options name, if they name anything."""
+    if not (numbers or include or exclude):
+        return None
+    from btor.metainfo.selection import Selection
+
+    return Selection(numbers, include, exclude)
+
+
 @click.command()
 @click.argument("sources", type=SOURCE, nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-d", "--directory", type=DIRECTORY, metavar="DIR", help="Where the content goes. [default: here]")
 @click.option("-o", "--output", type=FILE, metavar="PATH", help="The content's own place and name (one SOURCE).")
+@click.option(
+    "--files", type=FILES, metavar="1,3-5", help="Only these, as `btor info --files` numbers them (one SOURCE)."
+)
+@click.option("--include", type=GLOB, multiple=True, metavar="GLOB", help="Only files of such names; repeatable.")
+@click.option("--exclude", type=GLOB, multiple=True, metavar="GLOB", help="No files of such names; repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace a file in the way that holds nothing of the torrent.")
 @click.option("--sync", is_flag=True, help="End only when the content is durable on disk.")
 @click.option("--wait-for-space", is_flag=True, help="When the disk is full, wait instead of ending.")
@@ -54,6 +73,8 @@ def download(sources: tuple[str, ...], **values: Any) -> int:
         raise UsageError("download: -d and -o exclude each other: -o is the whole path of the content")
     if output is not None and len(sources) > 1:
         raise UsageError("download: -o names one torrent's content, but there is more than one SOURCE")
+    if values["files"] and len(sources) > 1:
+        raise UsageError("download: --files numbers the files of one torrent, but there is more than one SOURCE")
 
     from btor.cli.lines import reporter_for
     from btor.cli.transfer import Goal, Job, Transfer
@@ -71,6 +92,7 @@ def download(sources: tuple[str, ...], **values: Any) -> int:
             trackers_enabled=network.trackers,
             sync=values["sync"],
             wait_for_space=values["wait_for_space"],
+            selection=selection(values["files"] or (), values["include"], values["exclude"]),
         )
         for source in sources
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,16 @@ def kept(text: str | None) -> str | None:
 
 def metainfo_as_json(metainfo: Metainfo) -> dict[str, Any]:
     """The object that ``info --json`` prints for a torrent."""
-    files = [{"path": "/".join(entry.path), "length": entry.length, "pad": entry.pad} for entry in metainfo.files]
+    numbers = count(1)
+    files = [
+        {
+            "path": "/".join(entry.path),
+            "length": entry.length,
+            "pad": entry.pad,
+            "number": None if entry.pad else next(numbers),
+        }
+        for entry in metainfo.files
+    ]
     return {
         "info_hash": metainfo.info_hash.hex(),
         "name": metainfo.name,
@@ -224,7 +234,9 @@ def metainfo_as_text(metainfo: Metainfo, *, all_files: bool) -> str:
     text = [f"{label:{LABEL}}{value}" for label, value in lines if value]
     limit = len(files) if all_files else FILES_SHOWN
     text.append("files")
-    text += [f"{words.size(entry.length):>9}  {shown('/'.join(entry.path))}" for entry in files[:limit]]
+    width = len(str(min(limit, len(files))))
+    for number, entry in enumerate(files[:limit], 1):
+        text.append(f"{number:>{width}} {words.size(entry.length):>9}  {shown('/'.join(entry.path))}")
     text += more(len(files) - limit)
     text.append(f"{'magnet':{LABEL}}{metainfo.magnet()}")
     return "\n".join(text)

@@ -163,6 +163,22 @@ def parse_peer(text: str) -> str:
     return text.strip()
 
 
+def parse_files(text: str) -> tuple[tuple[int, int], ...]:
+    """The (first, last) of each item of ``1,3-5``. Raises ValueError."""
+    from btor.metainfo.selection import parse_numbers
+
+    return parse_numbers(text)
+
+
+def parse_glob(text: str) -> str:
+    """A pattern of file names. Raises ValueError."""
+    if not text:
+        raise ValueError("a pattern such as *.flac is needed")
+    return text
+
+
+FILES = Parsed("numbers", parse_files)
+GLOB = Parsed("glob", parse_glob)
 SIZE = Parsed("size", parse_size)
 RATE = Parsed("rate", parse_rate)
 DURATION = Parsed("time", parse_duration)

@@ -22,6 +22,7 @@ from btor.metainfo.paths import display
 
 if TYPE_CHECKING:
     from btor.engine.events import Event, Progress
+    from btor.metainfo.selection import Selection
     from btor.metainfo.torrent_file import Metainfo
     from btor.settings import Settings
 
@@ -72,6 +73,7 @@ class SessionLike(Protocol):
         trackers_enabled: bool,
         sync: bool,
         wait_for_space: bool,
+        selection: Selection | None,
     ) -> TorrentLike: ...
 
 
@@ -93,6 +95,7 @@ class Job:
     trackers_enabled: bool = True
     sync: bool = False
     wait_for_space: bool = False
+    selection: Selection | None = None
     refused: BtorError | None = None  # found wrong before anything was opened: the job fails with it
 
 

@@ -66,7 +66,7 @@ class Announcing:
     @property
     def is_partial_seed(self) -> bool:
         """Whether it gives what it has, wants nothing more, and has not everything (BEP 21)."""
-        return self.transfer is not None and self.transfer.gives_only and not self.transfer.complete
+        return self.transfer is not None and self.transfer.upload_only and not self.transfer.is_seed
 
     def announce_counters(self) -> tuple[int, int, int]:
         """(uploaded, downloaded, left) in bytes since the torrent was added; of an unknown size a block is left."""
@@ -120,7 +120,7 @@ class Announcing:
     @property
     def is_seed(self) -> bool:
         """Whether it has everything, for the DHT."""
-        return self.transfer is not None and self.transfer.complete
+        return self.transfer is not None and self.transfer.is_seed
 
     @property
     def is_alone(self) -> bool:

@@ -15,13 +15,16 @@ from btor.engine.watch import some_named
 from btor.errors import IncompleteError, StorageError
 from btor.limits import MIB
 from btor.metainfo.bitfield import Bitfield
+from btor.metainfo.selection import pieces_of_files
+from btor.storage.aside import bring_home, owes_files
 from btor.storage.checkpoint import Checkpoint, Snapshot
 from btor.storage.claims import FilesClaimed, user_folder
 from btor.storage.files import Content
 from btor.storage.own import open_own
 from btor.storage.resume import FileStats, ResumeRecord, clean, load
+from btor.storage.space import check_place, free_space, space_needed
 from btor.storage.state import StateError
-from btor.storage.survey import Survey, refuse, settle, survey
+from btor.storage.survey import Survey, disown, refuse, settle, survey
 
 if TYPE_CHECKING:
     from btor.engine.options import AddOptions
@@ -39,13 +42,23 @@ class Keeper:
     """``open`` first; then ``content``, ``have`` (verified pieces), ``device`` and ``known_from`` are there.
 
     ``files``: the state of the files before they were checked, None if more is to be written to them.
+    ``wanted_files``: those to download, None for all; ``wanted``: the pieces that takes, ``wanted_bytes`` in all.
     ``warnings``: what the person should hear about the check. ``seed_only``: nothing below the place is ever written.
     """
 
-    def __init__(self, session: Session, metainfo: Metainfo, options: AddOptions) -> None:
+    def __init__(
+        self, session: Session, metainfo: Metainfo, options: AddOptions, wanted_files: frozenset[int] | None = None
+    ) -> None:
         self._session = session
         self._metainfo = metainfo
         self._options = options
+        self._wanted_files = wanted_files
+        geometry = metainfo.geometry
+        if wanted_files is None:
+            self.wanted = Bitfield.full(geometry.piece_count)
+        else:
+            self.wanted = pieces_of_files(metainfo, wanted_files)
+        self.wanted_bytes = sum(map(geometry.piece_size, self.wanted)) if wanted_files else geometry.total_length
         self.seed_only = options.seed_only
         self.warnings: list[str] = []
         self.have = Bitfield(metainfo.geometry.piece_count)
@@ -65,9 +78,15 @@ class Keeper:
         self._saved_bytes = 0  # verified by the check, or when the record was last written
 
     @property
+    def missing(self) -> int:
+        """Wanted pieces that are not verified, before the exchange begins."""
+        wanted = self.wanted.to_int()
+        return (wanted ^ (wanted & self.have.to_int())).bit_count()
+
+    @property
     def checked_pieces(self) -> int:
-        """Pieces hashed by the check so far."""
-        return 0 if self._hashing is None else self._hashing.checked
+        """Pieces hashed by the check so far, those of files that are not wanted too; never more than are wanted."""
+        return 0 if self._hashing is None else min(self._hashing.checked, self.wanted.count)
 
     async def open(self) -> None:
         """Lock the place and find out what is there. StorageError, IncompleteError."""
@@ -91,12 +110,11 @@ class Keeper:
         if protect:
             refuse(self.content, found, self.have)
         self.warnings += some_named([f"{path} changed since the last run: hashed again" for path in found.changed])
-        if self.seed_only or self.have.complete:
+        if self.seed_only or not (self.missing or owes_files(self.content)):
             self.files = FileStats(found.files.to_bytes())
-        if self.seed_only and not self.have.complete and not self._options.partial:
-            missing = self.have.size - self.have.count
+        if self.seed_only and self.missing and not self._options.partial:
             raise IncompleteError(
-                f"{self.content.top}: {missing} of {self.have.size} pieces are missing or bad"
+                f"{self.content.top}: {self.missing} of {self.wanted.count} pieces are missing or bad"
                 " (--partial seeds what is there)"
             )
         await in_thread(self._begin, found)
@@ -113,7 +131,7 @@ class Keeper:
         if self.seed_only:
             return open_own(self._metainfo, place, pool)
         top = place if self._options.place_is_content else place / self._metainfo.name
-        return Content(self._metainfo, top, pool, writable=True)
+        return Content(self._metainfo, top, pool, writable=True, wanted=self._wanted_files)
 
     def _claim_and_load(self) -> ResumeRecord | None:
         """The resume record, if there is one that may be believed. StorageError: somebody else writes there."""
@@ -165,22 +183,25 @@ class Keeper:
             folder = folder.parent
         self.device = os.stat(folder).st_dev
         if self._state_dir is not None:
+            disown(self.content, found.files, self.have)
             self._checkpoint = Checkpoint(
                 self._state_dir, self.content, have=self.have, trusted=found.trusted, files=found.files
             )
             self._checkpoint.banned = self.banned
         if self.seed_only:
             return
-        if not self.have.complete:
-            self.content.check_place()
-            needed, free = self.content.space_needed(), self.content.free_space()
+        if self.missing:
+            check_place(self.content)
+            needed, free = space_needed(self.content), free_space(self.content)
             if needed > free:
                 self.warnings.append(f"{needed} bytes are needed and {free} are free: the disk will be full")
-            if self._checkpoint is not None:
-                try:
-                    self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
-                except StateError as error:
-                    self._give_records_up(error)
+        if (self.missing or owes_files(self.content)) and self._checkpoint is not None:
+            try:
+                self._checkpoint.begin(uploaded=self._past[0], downloaded=self._past[1])
+            except StateError as error:
+                self._give_records_up(error)
+        if bring_home(self.content, self.have) and self._checkpoint is not None and self.content.side is not None:
+            self._checkpoint.forget(self.content.side.index)
         self.content.prepare(shorten=self._options.overwrite)
 
     async def save(self, transfer: Transfer | None, *, final: bool = False, durable: bool = False) -> None:
@@ -202,7 +223,7 @@ class Keeper:
             self._checkpoint.banned = transfer.book.barred
             snapshot = self._checkpoint.snapshot(
                 transfer.have,
-                finished=final or transfer.have.complete or self.seed_only,
+                finished=final or transfer.complete or self.seed_only,
                 uploaded=self._past[0] + transfer.uploaded,
                 downloaded=self._past[1] + transfer.downloaded,
             )
@@ -235,7 +256,7 @@ class Keeper:
     def has_space(self, needed: int) -> bool:
         """Whether ``needed`` bytes, or enough to go on for a while, are free."""
         try:
-            return self.content.free_space() >= min(needed, RESUME_SPACE)
+            return free_space(self.content) >= min(needed, RESUME_SPACE)
         except StorageError as error:
             _log.warning("%s", error)
             return False

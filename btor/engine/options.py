@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from btor.metainfo.selection import Selection
 from btor.settings import check_rates
 
 
@@ -21,6 +22,7 @@ class AddOptions:
     trackers_enabled: bool
     sync: bool
     wait_for_space: bool
+    selection: Selection | None
     max_download: int | None
     max_upload: int | None
     metadata_only: bool

@@ -19,14 +19,15 @@ FAILURES_SHOWN: Final = 2  # reasons of trackers that failed, the latest
 def started(torrent: Torrent) -> Started:
     """It is part of the session."""
     geometry = torrent.metainfo.geometry if torrent.has_metadata else None
+    total = torrent.keeper.wanted_bytes if torrent.has_metadata else 0
     hint = 0 if torrent.magnet is None else torrent.magnet.length or 0
     return Started(
         time=torrent.session.wall_clock(),
         info_hash=torrent.info_hash.hex(),
         name=torrent.name,
-        total_bytes=hint if geometry is None else geometry.total_length,
+        total_bytes=total or hint,
         piece_length=0 if geometry is None else geometry.piece_length,
-        pieces=0 if geometry is None else geometry.piece_count,
+        pieces=0 if geometry is None else torrent.keeper.wanted.count,
         port=torrent.session.port,
     )
 
@@ -38,9 +39,9 @@ def metadata_arrived(torrent: Torrent) -> MetadataArrived:
         time=torrent.session.wall_clock(),
         info_hash=torrent.info_hash.hex(),
         name=torrent.name,
-        total_bytes=geometry.total_length,
+        total_bytes=torrent.keeper.wanted_bytes,
         piece_length=geometry.piece_length,
-        pieces=geometry.piece_count,
+        pieces=torrent.keeper.wanted.count,
     )
 
 
@@ -60,12 +61,11 @@ def progress(torrent: Torrent, state: State) -> Progress:
     if not torrent.has_metadata:
         return _without_metadata(torrent, state)
     transfer = torrent.transfer
-    geometry = torrent.metainfo.geometry
-    have = torrent.keeper.have.count if transfer is None else transfer.have.count
+    keeper = torrent.keeper
+    missing = keeper.missing if transfer is None else transfer.picker.missing
     now = trio.current_time()
     rate = 0.0 if transfer is None else transfer.down_meter.rate(now)
-    done = 0 if transfer is None else transfer.done_bytes
-    left = geometry.total_length - done
+    left = keeper.wanted_bytes if transfer is None else transfer.picker.missing_bytes
     if state == "downloading" and transfer is not None and not rate:
         asked = any(peer.source.outstanding_count for peer in transfer.peers.values())
         state = "downloading" if asked else "waiting"
@@ -73,10 +73,10 @@ def progress(torrent: Torrent, state: State) -> Progress:
         time=torrent.session.wall_clock(),
         info_hash=torrent.info_hash.hex(),
         state=state,
-        done_bytes=done,
-        total_bytes=geometry.total_length,
-        have_pieces=have,
-        pieces=geometry.piece_count,
+        done_bytes=keeper.wanted_bytes - left,
+        total_bytes=keeper.wanted_bytes,
+        have_pieces=keeper.wanted.count - missing,
+        pieces=keeper.wanted.count,
         down_rate=rate,
         up_rate=0.0 if transfer is None else transfer.up_meter.rate(now),
         downloaded=0 if transfer is None else transfer.downloaded,
@@ -86,7 +86,7 @@ def progress(torrent: Torrent, state: State) -> Progress:
         seeds=0 if transfer is None else sum(peer.source.complete for peer in transfer.peers.values()),
         eta=left / rate if rate and left and state == "downloading" else None,
         reason=_reason(torrent, state),
-        checked_pieces=torrent.keeper.checked_pieces,
+        checked_pieces=keeper.checked_pieces,
     )
 
 

@@ -44,6 +44,7 @@ from btor.engine.upload import SendBuffer
 from btor.engine.watch import Watcher
 from btor.errors import NetworkError, UsageError
 from btor.metainfo.magnet import Magnet
+from btor.metainfo.selection import Selection
 from btor.metainfo.torrent_file import Metainfo
 from btor.settings import DEFAULT_PORT, DHT_ROUTERS, PEER_ID_PREFIX, Settings
 from btor.storage import system
@@ -134,6 +135,7 @@ class Session:
         max_download: int | None = None,
         max_upload: int | None = None,
         metadata_only: bool = False,
+        selection: Selection | None = None,
     ) -> Torrent:
         """Add a torrent and start it. ``source``: a .torrent file's path, or its parsed content; a magnet URI, or the
         40 hexadecimal digits of an info-hash, or what they are parsed into: then peers are asked for the metadata.
@@ -142,11 +144,13 @@ class Session:
         the content, or the folder that holds it, and is never written; incomplete content is an error unless
         ``partial``. ``overwrite``: a file in the way that holds nothing valid is replaced. ``recheck``: the resume
         record is not believed. ``metadata_only``: it ends when `Torrent.wait_metadata` has it. ``peers``: addresses to
-        connect to beside those of the trackers. ``sync``: complete means durable on disk. ``wait_for_space``: a full
+        connect to beside those of the trackers. ``selection``: the files wanted; without one those that ``so`` of the
+        magnet names, or all. ``sync``: complete means durable on disk. ``wait_for_space``: a full
         disk is waited out. Rates in bytes/s.
 
         One that is just being removed is waited for. MetainfoError, StorageError (the torrent file), UsageError (a bad
-        peer address, it is here already).
+        peer address, it is here already, ``selection`` names what the torrent does not have; of a magnet, that ends the
+        torrent later).
         """
         named = [parse_host_port(peer) if isinstance(peer, str) else peer for peer in peers]
         metainfo, magnet = await identify(source, self.settings.state_dir)
@@ -171,6 +175,7 @@ class Session:
             max_download=max_download,
             max_upload=max_upload,
             metadata_only=metadata_only,
+            selection=selection,
         )
         torrent = self.torrents[info_hash] = Torrent(self, metainfo, options, magnet)
         torrent.tell_started()

@@ -33,6 +33,7 @@ from btor.errors import BtorError, NetworkError, StorageError, UsageError
 from btor.metainfo.from_magnet import metainfo_of, torrent_of
 from btor.metainfo.magnet import Magnet
 from btor.metainfo.paths import display, safe_name
+from btor.metainfo.selection import wanted_files
 from btor.metainfo.torrent_file import Metainfo
 from btor.storage import metadata as stored_metadata
 from btor.storage.state import StateError
@@ -123,7 +124,7 @@ class Torrent(Announcing):
 
     @property
     def complete(self) -> bool:
-        """Whether everything is there and verified (and durable, if that was asked for)."""
+        """Whether everything wanted is there and verified (and durable, if that was asked for)."""
         return self._complete.is_set()
 
     @property
@@ -271,9 +272,12 @@ class Torrent(Announcing):
         self.tiers = Tiers(tiers if enabled else (), self.session.rng, private=private)
 
     def _learn(self, metainfo: Metainfo) -> None:
-        """It is known now what the torrent is."""
+        """It is known now what the torrent is. UsageError, MetainfoError: it has no such files as are wanted."""
+        select = None if self.magnet is None or self.options.metadata_only else self.magnet.select
+        wanted = wanted_files(metainfo, self.options.selection, select)
+        keeper = Keeper(self.session, metainfo, self.options, wanted)
         self._metainfo = metainfo
-        self.keeper = Keeper(self.session, metainfo, self.options)
+        self.keeper = keeper
         if self.gathering is None or metainfo.private:
             self._set_trackers(metainfo.trackers, private=metainfo.private)
 
@@ -337,19 +341,19 @@ class Torrent(Announcing):
         transfer = Transfer(self, self.keeper.content, self.keeper.have, self.keeper.device)
         self.transfer = transfer
         transfer.book.restore_bans(ip for ip in self.keeper.banned if is_ip(ip))
-        have = transfer.have
+        wanted = self.keeper.wanted.count
         self._checked = Checked(
             time=self.session.wall_clock(),
             info_hash=self.info_hash.hex(),
-            have_pieces=have.count,
-            pieces=have.size,
+            have_pieces=wanted - transfer.picker.missing,
+            pieces=wanted,
             seconds=trio.current_time() - began,
             from_=self.keeper.known_from,
         )
         self.feed.publish(self._checked)
         if self.keeper.known_from == "hash":
             self.on_progress()
-        if have.complete:
+        if transfer.complete:
             self._state = "seeding"
             await self._settle_complete()
         elif self.keeper.seed_only:  # a part of it
@@ -454,7 +458,8 @@ class Torrent(Announcing):
         """The last piece was verified, before the torrent ended."""
         self._state = "seeding"  # then the tick need not see to it
         self.in_background(self._settle_complete)
-        self.session.announcer.completed(self)
+        if self.transfer is not None and self.transfer.is_seed:
+            self.session.announcer.completed(self)
 
     async def _settle_complete(self) -> None:
         """Say that it is complete, when it is durable if that was asked for."""
@@ -487,7 +492,7 @@ class Torrent(Announcing):
             self._on_disk_full(transfer, error)
             return
         if error.errno in NO_SPACE:
-            needed = self.metainfo.geometry.total_length - (0 if transfer is None else transfer.done_bytes)
+            needed = self.keeper.wanted_bytes if transfer is None else transfer.picker.missing_bytes
             self.publish(DiskFull, path=error.path, needed_bytes=needed)
         self._end_with(error)
 
@@ -502,8 +507,7 @@ class Torrent(Announcing):
         self._state = "disk_full"
         transfer.stop_asking()
         self._next_probe = trio.current_time() + limits.FREE_SPACE_PROBE
-        needed = self.metainfo.geometry.total_length - transfer.done_bytes
-        self.publish(DiskFull, path=error.path, needed_bytes=needed)
+        self.publish(DiskFull, path=error.path, needed_bytes=transfer.picker.missing_bytes)
 
     def on_tick(self, now: float) -> None:
         """Once a second."""
@@ -518,7 +522,7 @@ class Torrent(Announcing):
                 self.tiers.on_company()
             if self._state == "disk_full" and now >= self._next_probe:
                 self._next_probe = now + limits.FREE_SPACE_PROBE
-                if self.keeper.has_space(self.metainfo.geometry.total_length - transfer.done_bytes):
+                if self.keeper.has_space(transfer.picker.missing_bytes):
                     self._state = "seeding" if transfer.complete else "downloading"
                     transfer.go_on_asking()
         elif self.gathering is not None and self.gathering.active:

@@ -57,7 +57,7 @@ class Transfer:
         self.info_hash = torrent.info_hash
         self.content = content
         self.have = have
-        self.picker: Picker = Picker(self.geometry, have, session.rng)
+        self.picker: Picker = Picker(self.geometry, have, session.rng, torrent.keeper.wanted)
         self.blame = Blame(self.geometry)
         if torrent.gathering is not None:
             self.book = torrent.gathering.book
@@ -100,12 +100,17 @@ class Transfer:
 
     @property
     def complete(self) -> bool:
-        """Whether every piece is verified."""
+        """Whether every piece that is wanted is verified."""
+        return not self.picker.missing
+
+    @property
+    def is_seed(self) -> bool:
+        """Whether every piece of the torrent is verified."""
         return self.have.complete
 
     @property
     def upload_only(self) -> bool:
-        """Whether we download nothing more (BEP 21)."""
+        """Whether nothing more is downloaded: of a part of the content it makes a partial seed (BEP 21)."""
         return self.complete or self.gives_only
 
     @property
@@ -242,7 +247,7 @@ class Transfer:
         self.picker.remove_source(peer.source)
         self.session.choking.forget(peer, now)
         moved = bool(peer.received_total or peer.sent_total)
-        self.book.on_closed(peer.address, now, moved, sated=self.complete and peer.source.complete)
+        self.book.on_closed(peer.address, now, moved, sated=self.complete and peer.upload_only)
         twin = next((other for other in self.peers.values() if other.peer_id == peer.peer_id), None)
         if twin is not None:
             self.book.on_connected(twin.address, now)
@@ -336,9 +341,9 @@ class Transfer:
         self.torrent.on_progress()
         self._news.append(piece)
         self.session.flush_soon(self)
-        if self.have.complete:
+        if self.complete:
             self._on_complete()
-        elif self.have.size - self.have.count <= FEW_PIECES_LEFT:
+        elif self.picker.missing <= FEW_PIECES_LEFT:
             self._ask_idle(trio.current_time())
 
     def flush(self) -> None:
@@ -523,7 +528,7 @@ class Transfer:
                 peer.set_interested(False)
             peer.on_tick(now)
         self.pex.on_tick(now)
-        if self.complete or self.picker.seeds:
+        if self.is_seed or self.picker.seeds:
             self._seen_complete = now
         for peer in self._promising():  # after all time-outs: what some gave up others may take
             if not peer.scope.cancel_called:

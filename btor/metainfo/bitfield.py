@@ -115,3 +115,15 @@ class Bitfield:
         return f"<Bitfield {self.count}/{self.size}>"
 
     __hash__ = None  # type: ignore[assignment]  # mutable: the usual way to make a class unhashable
+
+
+def mark(marks: bytearray, first: int, last: int) -> None:
+    """Set the bits of the pieces ``first`` … ``last`` in the byte order of a bitfield."""
+    start, end = first >> 3, last >> 3
+    head, tail = 0xFF >> (first & 7), 0xFF & ~(0x7F >> (last & 7))
+    if start == end:
+        marks[start] |= head & tail
+        return
+    marks[start] |= head
+    marks[start + 1 : end] = b"\xff" * (end - start - 1)
+    marks[end] |= tail

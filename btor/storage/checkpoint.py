@@ -58,6 +58,11 @@ class Checkpoint:
         """
         self._write(Snapshot(self._durable.copy(), frozenset(), frozenset(), False, uploaded, downloaded))
 
+    def forget(self, index: int) -> None:
+        """File ``index`` has been removed: there is nothing of it to be synced or known."""
+        self._owed.discard(index)
+        self._files[index] = None
+
     def snapshot(self, have: Bitfield, *, finished: bool, uploaded: int, downloaded: int) -> Snapshot:
         """On the loop's thread; cheap. ``have``: the pieces verified, all of whose bytes the kernel has.
 
@@ -137,7 +142,9 @@ def _files_with(content: Content, have: Bitfield, trusted: Bitfield) -> set[int]
     pieces = Bitfield.from_wire(more, have.size)
     for index, entry in enumerate(content.files):
         span = content.pieces_of(index)
-        if entry.pad or not any(more[span.start >> 3 : (span.stop + 7) >> 3]):  # whole bytes first: that is quick
+        if (
+            entry.pad or not span or not any(more[span[0] >> 3 : (span[-1] >> 3) + 1])
+        ):  # whole bytes first: that is quick
             continue
         if any(piece in pieces for piece in span):
             found.add(index)

@@ -192,7 +192,7 @@ def _claim_of(content: Content) -> _Claim:
 
 
 def _written(content: Content) -> Iterator[int]:
-    return (index for index, entry in enumerate(content.files) if not entry.pad)
+    return (index for index, entry in enumerate(content.files) if not entry.pad and content.is_wanted(index))
 
 
 def _digest(parts: tuple[str, ...]) -> bytes:

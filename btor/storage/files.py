@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
+import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from btor.metainfo.torrent_file import FileEntry, Metainfo
 from btor.storage import system
 from btor.storage.hashing import SHORTER, Segment
 from btor.storage.pool import FilePool, OpenFile
+from btor.storage.side import SideFile, side_name
 from btor.storage.users import Users
 
 LINK = "a symbolic link is in the way, which btor does not follow here"
@@ -49,7 +50,9 @@ class Content:
 
     A ``writable`` content makes folders and files as they are first written, sparse and of full length. Unless
     ``follow_links`` (the user's own content, only read), no link is followed from ``top`` on. ``names``: of files that
-    have another place below ``top`` than the torrent gives them, by index.
+    have another place below ``top`` than the torrent gives them, by index. ``wanted``: the indexes of the files to be
+    written, None for all: the others are not made, and what a piece has of them goes to the side file (`aside`), which
+    counts as one more of ``files``.
     Every method raises StorageError with the operation, the file and the system's reason.
     """
 
@@ -62,6 +65,7 @@ class Content:
         writable: bool,
         follow_links: bool = False,
         names: Mapping[int, tuple[str, ...]] | None = None,
+        wanted: Collection[int] | None = None,
     ) -> None:
         self.metainfo = metainfo
         self.geometry = metainfo.geometry
@@ -78,6 +82,19 @@ class Content:
         self._starts = [entry.offset for entry in metainfo.files]
         self._expected: Callable[[int], FileStat | None] | None = None
         self._last = (0, 0, 0)  # start, end, index of the file last used
+        self._wanted = wanted
+        self.side: SideFile | None = None
+        self.apart: set[int] = set()  # files of which the side file may have parts
+        self._side_lock = threading.Lock()  # the loop and worker threads add parts
+        if wanted is not None or (
+            not metainfo.single_file and os.path.lexists(self.top / side_name(metainfo.info_hash))
+        ):
+            self.side = SideFile(metainfo.info_hash, metainfo.geometry, metainfo.files)
+            self.files = (
+                *metainfo.files,
+                FileEntry((metainfo.name, side_name(metainfo.info_hash)), 0, metainfo.total_length),
+            )
+            self.apart = {index for index in range(len(metainfo.files)) if not self.is_wanted(index)}
         self._dirty: set[int] = set()
         self._new_entries: set[str] = set()  # folders in which something was made
 
@@ -95,13 +112,21 @@ class Content:
         """The index of the file (padding too) that holds the content byte ``offset``."""
         return bisect_right(self._starts, offset) - 1
 
-    def pieces_of(self, index: int) -> range:
-        """The pieces that file ``index`` has bytes of; empty for an empty file."""
+    def is_wanted(self, index: int) -> bool:
+        """Whether file ``index`` is to be made and written; the side file is."""
+        return self._wanted is None or index in self._wanted or index == len(self.metainfo.files)
+
+    def pieces_of(self, index: int) -> Sequence[int]:
+        """The pieces that file ``index`` has bytes of, ascending; not those whose part is in the side file."""
+        if self.side is not None and index == self.side.index:
+            return self.side.pieces()
         entry = self.files[index]
         if not entry.length:
             return range(0)
         piece_length = self.geometry.piece_length
-        return range(entry.offset // piece_length, (entry.offset + entry.length - 1) // piece_length + 1)
+        first, last = entry.offset // piece_length, (entry.offset + entry.length - 1) // piece_length
+        aside = self.side.pieces_of(index) if self.side is not None else ()
+        return range(first + (first in aside), last + 1 - (last in aside and last > first))
 
     def segments(self, offset: int, length: int) -> list[Segment]:
         """Where ``length`` > 0 content bytes from ``offset`` on lie: (path, offset in it, length); path None: zeros."""
@@ -121,10 +146,12 @@ class Content:
             raise RuntimeError("write to content that is only read")
         place = self._place(offset, length)
         if place is not None:
-            self._write(place[0], place[1], views, length)
+            self.write_file(place[0], place[1], views, length)
             return
+        if self.apart:
+            self._make_room_aside(offset, length)
         for index, position, part, size in self._cut(offset, views, length):
-            self._write(index, position, part, size)
+            self.write_file(index, position, part, size)
 
     def read_into(self, offset: int, views: Sequence[memoryview], *, cached_only: bool = False) -> bool:
         """Fill ``views`` from the content byte ``offset`` on.
@@ -147,13 +174,21 @@ class Content:
             index = bisect_right(self._starts, offset) - 1
             start = self._starts[index]
             end = start + self.files[index].length
-            if offset + length > end:
+            if offset + length > end or index in self.apart:
                 return None
             self._last = (start, end, index)
         return index, offset - start
 
     def _spans(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
-        """(index, offset in it, length) of each file that ``length`` content bytes from ``offset`` on touch."""
+        """Where ``length`` content bytes from ``offset`` on lie: (index, offset in it, length), as `_entries`."""
+        for index, position, size in self._entries(offset, length):
+            if index in self.apart and self.side is not None:
+                yield from self.side.split(index, position, size)
+            else:
+                yield index, position, size
+
+    def _entries(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """(index, offset in it, length) of each file of the torrent that these bytes are part of."""
         index = self.file_at(offset)
         while length > 0:
             position = offset - self._starts[index]
@@ -177,7 +212,8 @@ class Content:
             rest = system.advance(rest, size)
             yield index, position, part, size
 
-    def _write(self, index: int, position: int, views: Sequence[memoryview], length: int) -> None:
+    def write_file(self, index: int, position: int, views: Sequence[memoryview], length: int) -> None:
+        """As ``write``, ``position`` bytes into file ``index`` itself."""
         if self.files[index].pad:
             return
         file = self._acquire(index, writing=True)
@@ -189,6 +225,18 @@ class Content:
             # After the write and before the caller hears of it: a checkpoint that names the piece has the file then.
             self._dirty.add(index)
             self._pool.release(file)
+
+    def _make_room_aside(self, offset: int, length: int) -> None:
+        """Have the places in the side file for what these bytes hold of unwanted files."""
+        assert self.side is not None
+        for index, position, size in self._entries(offset, length):
+            if index in self.apart and not self.files[index].pad:
+                with self._side_lock:
+                    self.side.make_room(index, position, size, self._write_aside)
+
+    def _write_aside(self, position: int, data: bytes) -> None:
+        assert self.side is not None
+        self.write_file(self.side.index, position, [memoryview(data)], len(data))
 
     def _read(self, index: int, position: int, views: Sequence[memoryview], length: int, cached_only: bool) -> bool:
         if self.files[index].pad:
@@ -232,6 +280,27 @@ class Content:
             if self._expected is None or error.errno not in NOT_THERE:
                 raise
             raise ContentChangedError(self.path(index), index) from error
+
+    def read_file(self, index: int, position: int, length: int) -> bytes:
+        """Up to ``length`` bytes of file ``index`` itself, from ``position`` on: fewer only at its end."""
+        data = bytearray(length)
+        file = self._acquire(index, writing=False)
+        try:
+            return bytes(data[: system.read_all(file.fd, [memoryview(data)], position, length)])
+        except OSError as error:
+            raise StorageError.from_os_error("read", self.path(index), error) from error
+        finally:
+            self._pool.release(file)
+
+    def remove(self, index: int) -> None:
+        """Remove file ``index``."""
+        self.reopen(index)
+        try:
+            os.unlink(self.path(index))
+        except OSError as error:
+            raise StorageError.from_os_error("remove", self.path(index), error) from error
+        self._dirty.discard(index)
+        self._new_entries.add(os.path.dirname(self.path(index)))
 
     def reopen(self, index: int) -> None:
         """Open file ``index`` anew when it is next used: another one may be in its place."""
@@ -343,8 +412,8 @@ class Content:
 
         All other files are made when they are first written. In the place of a link (BEP 47) an empty file is made.
         """
-        for index, entry in enumerate(self.files):
-            if entry.pad or (entry.length and not shorten):
+        for index, entry in enumerate(self.metainfo.files):
+            if entry.pad or (entry.length and not shorten) or not self.is_wanted(index):
                 continue
             if entry.symlink is not None:
                 if not os.path.lexists(self.path(index)):
@@ -354,12 +423,13 @@ class Content:
             if found is None and not entry.length:
                 self._pool.release(self._acquire(index, writing=True))
             elif found is not None and found.size > entry.length and shorten:
-                self._shorten(index)
+                self.shorten(index, entry.length)
 
-    def _shorten(self, index: int) -> None:
+    def shorten(self, index: int, length: int) -> None:
+        """Cut file ``index`` at ``length`` bytes."""
         file = self._acquire(index, writing=True)
         try:
-            os.ftruncate(file.fd, self.files[index].length)
+            os.ftruncate(file.fd, length)
         except OSError as error:
             raise StorageError.from_os_error("shorten", self.path(index), error) from error
         finally:
@@ -401,43 +471,6 @@ class Content:
         finally:
             os.close(fd)
 
-    def space_needed(self) -> int:
-        """Bytes that the disk must still give for the whole content."""
-        needed = 0
-        for index, entry in enumerate(self.files):
-            if entry.pad:
-                continue
-            try:
-                found = os.stat(self.path(index), follow_symlinks=self.follow_links)
-                given = found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
-            except OSError:  # not there, as far as space goes; who opens it will say why
-                given = 0
-            needed += max(0, entry.length - given)
-        return needed
-
-    def check_place(self) -> None:
-        """StorageError where nothing can be written: known before a peer is asked for anything."""
-        path = self._place_there()
-        if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            read_only = os.statvfs(path).f_flag & os.ST_RDONLY if hasattr(os, "statvfs") else False
-            code = errno.EROFS if read_only else errno.EACCES
-            raise StorageError.from_os_error("write", path, OSError(code, os.strerror(code)))
-
-    def _place_there(self) -> str:
-        """What is there already of the content's place: itself or a folder above."""
-        path = self._top
-        while not os.path.exists(path):
-            path = os.path.dirname(path)
-        return path
-
-    def free_space(self) -> int:
-        """Bytes free for us where the content is, or will be."""
-        path = self._place_there()
-        try:
-            return shutil.disk_usage(path).free
-        except OSError as error:
-            raise StorageError.from_os_error("look at", path, error) from error
-
     def take_dirty(self) -> set[int]:
         """The files written since the last call. Calls and writes of other threads may overlap: none gets lost."""
         taken = set(self._dirty.copy())
@@ -477,15 +510,3 @@ class Content:
             except OSError as error:
                 self._new_entries.add(folder)
                 raise StorageError.from_os_error("sync", folder, error) from error
-
-
-def mark(marks: bytearray, first: int, last: int) -> None:
-    """Set the bits of the pieces ``first`` … ``last`` in the byte order of a bitfield."""
-    start, end = first >> 3, last >> 3
-    head, tail = 0xFF >> (first & 7), 0xFF & ~(0x7F >> (last & 7))
-    if start == end:
-        marks[start] |= head & tail
-        return
-    marks[start] |= head
-    marks[start + 1 : end] = b"\xff" * (end - start - 1)
-    marks[end] |= tail

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from btor import limits
 from btor.errors import StorageError
 from btor.limits import MIB
-from btor.metainfo.bitfield import Bitfield
-from btor.storage.files import Content, FileStat, mark
+from btor.metainfo.bitfield import Bitfield, mark
+from btor.storage.aside import load_side
+from btor.storage.files import Content, FileStat
 from btor.storage.resume import FileStats, ResumeRecord
 
 LEFT_ALONE = "it is left untouched (--overwrite uses its place)"
+FOREIGN = FileStat(0, 0, 0)  # in a record, of a file that is somebody else's: it is in no such state
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,11 @@ def survey(content: Content, record: ResumeRecord | None, *, recheck: bool = Fal
     A file whose size, inode and time agree with the record is taken at its word. A later time is btor's own when the
     record was made while downloading, or that of a file that has come to the same inode since: a sample of what the
     record names must prove good, and `settle` then says what follows. Of such files the data beyond the record is to be
-    hashed, of others everything. With ``recheck`` all files are to be hashed.
+    hashed, of others everything. With ``recheck`` all files are to be hashed. Files that are not wanted are used where
+    they are there, and never in the way. What is in the side file is held against the record likewise.
     StorageError: something that is no file stands in a file's place.
     """
+    load_side(content)
     if record is not None and not _fits(record, content):
         record = None
     return _Surveyor(content, record, recheck).result()
@@ -55,7 +59,7 @@ def _fits(record: ResumeRecord, content: Content) -> bool:
     return (
         record.info_hash == content.metainfo.info_hash
         and record.have.size == content.geometry.piece_count
-        and len(record.files) == len(content.files)
+        and 0 <= len(record.files) - len(content.metainfo.files) <= 1  # the side file is one more
     )
 
 
@@ -72,12 +76,16 @@ class _Surveyor:
         self.strangers: list[int] = []
         self.longer: list[int] = []
         self.doubted: list[int] = []
+        # what the record knew to be in a side file, if it is not as it was any more
+        self.side_lost = self._then(len(content.metainfo.files)) is not None
 
     def result(self) -> Survey:
         stats = self.content.stats()
         for index, entry in enumerate(self.content.files):
             if not entry.pad and entry.symlink is None:
                 self._look_at(index, stats[index])
+        if self.side_lost:
+            self._deny_shared()
         count = self.content.geometry.piece_count
         word = self.record.have.to_int() if self.record is not None else 0
         trusted = word & ~_int(self.denied) & ~_int(self.absent)
@@ -115,27 +123,68 @@ class _Surveyor:
 
     def _look_at(self, index: int, now: FileStat | None) -> None:
         entry = self.content.files[index]
-        then = self.record.files[index] if self.record is not None else None
-        if now is not None and now.size > entry.length:
+        then = self._then(index)
+        is_side = self.content.side is not None and index == self.content.side.index
+        in_the_way = self.content.is_wanted(index) and not is_side
+        if now is not None and now.size > entry.length and in_the_way:
             self.longer.append(index)
         known = self._is_known(then, now, index)
-        if then is not None and not known:
+        if then is not None and not known and (in_the_way or (is_side and now is not None)):
             self.changed.append(self.content.path(index))
-        if not entry.length:
+        if is_side:
+            self._look_aside(known=known)
+            return
+        own = self._own_range(index)
+        if not entry.length or own is None:
             return
         size = min(now.size, entry.length) if now is not None else 0
-        if size < entry.length:
-            self._mark(self.absent, index, size, entry.length)
+        if size < own[1]:
+            self._mark(self.absent, index, max(size, own[0]), own[1])
         if known and not self.recheck:
-            self._mark_unnamed_data(index, size)
+            self._mark_unnamed_data(index, own[0], min(size, own[1]))
             return
-        self._mark(self.denied, index, 0, entry.length)
-        if now is None or not size:
+        self._mark(self.denied, index, *own)
+        if now is None or size <= own[0]:
             return
-        self._mark(self.present, index, 0, size)
-        surely_own = known and index not in self.doubted
+        self._mark(self.present, index, own[0], min(size, own[1]))
+        surely_own = (known and index not in self.doubted) or not in_the_way
         if not (surely_own or self._seems_own(then, now, index)) and self.content.data_ranges(index):
             self.strangers.append(index)
+
+    def _then(self, index: int) -> FileStat | None:
+        """The state that the record has of file ``index``, if it has one."""
+        return self.record.files[index] if self.record is not None and index < len(self.record.files) else None
+
+    def _own_range(self, index: int) -> tuple[int, int] | None:
+        """The (start, end) of what file ``index`` has of its content itself, the rest being in the side file."""
+        pieces = self.content.pieces_of(index)
+        if not pieces:
+            return None
+        entry, piece_length = self.content.files[index], self.content.geometry.piece_length
+        start, end = pieces[0] * piece_length - entry.offset, (pieces[-1] + 1) * piece_length - entry.offset
+        return max(0, start), min(entry.length, end)
+
+    def _look_aside(self, *, known: bool) -> None:
+        """Of the side file everything is told by its parts: what is in it, and whether that is taken at its word."""
+        assert self.content.side is not None
+        self.side_lost = self.side_lost and not known
+        named = self.record.have if self.record is not None else ()
+        for piece in self.content.side.pieces():
+            if not known or self.recheck:
+                mark(self.denied, piece, piece)
+            if not known or self.recheck or piece not in named:
+                mark(self.present, piece, piece)
+
+    def _deny_shared(self) -> None:
+        """What the record names may be good only with bytes that were in the side file: all that can have been there
+        is hashed, for other bytes may be in its place in a file that was not wanted."""
+        piece_length = self.content.geometry.piece_length
+        for entry in self.content.metainfo.files:
+            if entry.length:
+                for offset in (entry.offset, entry.offset + entry.length - 1):
+                    piece = offset // piece_length
+                    mark(self.denied, piece, piece)
+                    mark(self.present, piece, piece)
 
     def _seems_own(self, then: FileStat | None, now: FileStat, index: int) -> bool:
         """Whether a file that was touched may yet be overwritten if not one piece in it is good.
@@ -168,13 +217,14 @@ class _Surveyor:
         extended = then.size < now.size == self.content.files[index].length and not self.record.finished
         return then.inode == now.inode and (then.size == now.size or extended)
 
-    def _mark_unnamed_data(self, index: int, size: int) -> None:
+    def _mark_unnamed_data(self, index: int, first: int, last: int) -> None:
         """Of a file at its word, only what the record does not name and what is no hole is worth hashing, and zeros."""
         assert self.record is not None
         have = self.record.have
-        if size and not (have.complete or all(piece in have for piece in self.content.pieces_of(index))):
+        if first < last and not (have.complete or all(piece in have for piece in self.content.pieces_of(index))):
             for start, end in self.content.data_ranges(index):
-                self._mark(self.present, index, start, min(end, size))
+                if start < last and end > first:
+                    self._mark(self.present, index, max(start, first), min(end, last))
 
     def _mark_zeros(self) -> None:
         """A hole may be content: of a piece that is all zeros, in a file that somebody else wrote and left sparse."""
@@ -240,6 +290,18 @@ def settle(content: Content, found: Survey, have: Bitfield) -> Survey:
         strangers=(*found.strangers, *(index for index in refuted if content.data_ranges(index))),
         doubts=(),
     )
+
+
+def disown(content: Content, files: FileStats, have: Bitfield) -> None:
+    """Before ``files`` are kept in a record: a file that is not wanted and has no good piece is not btor's.
+
+    Should it be wanted later, it must not pass for one that btor knows.
+    """
+    for index in range(len(content.metainfo.files)):
+        if files[index] is not None and not content.is_wanted(index):
+            pieces = content.pieces_of(index)
+            if pieces and not any(piece in have for piece in pieces):
+                files[index] = FOREIGN
 
 
 def refuse(content: Content, found: Survey, have: Bitfield | None) -> None:

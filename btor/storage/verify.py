@@ -10,6 +10,7 @@ from typing import Literal
 
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.torrent_file import Metainfo
+from btor.storage.aside import load_side
 from btor.storage.files import Content, FileStat
 from btor.storage.hasher import NOT_THERE
 from btor.storage.hashing import hash_pieces
@@ -51,6 +52,7 @@ def verify(
     is nothing at ``path``, or what is there cannot be read.
     """
     content = open_own(metainfo, Path(path), FilePool())
+    load_side(content)
     stats = content.stats()
     count = metainfo.geometry.piece_count
     have = Bitfield(count)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from btor import limits
-from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
 from btor.swarm.availability import Availability, Window
 from btor.swarm.source import Source
@@ -64,13 +63,13 @@ class Choices:
 
     __slots__ = ("_availability", "_geometry", "_life", "_returns", "_rng", "_untouched", "_witness", "count")
 
-    def __init__(self, geometry: Geometry, have: Bitfield, availability: Availability, rng: random.Random) -> None:
+    def __init__(self, geometry: Geometry, missing: int, availability: Availability, rng: random.Random) -> None:
+        """``missing``: the set of the pieces that are untouched, as `Availability` has sets."""
         self._geometry = geometry
         self._availability = availability
         self._rng = rng
-        missing = availability.everything() ^ have.to_int()
         self._untouched = bytearray(missing.to_bytes(availability.length, "big"))
-        self.count = geometry.piece_count - have.count
+        self.count = missing.bit_count()
         self._returns = 0  # times that a piece became untouched again: a source marked dry before must look again
         self._witness = 0  # a piece that was untouched and had by a source when one was looked for
         self._life = min(CHOICES_LIFE * max(1.0, geometry.piece_count / CHOICES_PIECES), CHOICES_LIFE_MAX)

@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 class Holdings:
     """The sources of one torrent, by key, and our own pieces.
 
-    ``have`` belongs to this object from now on: others read it. ``rng`` decides among equals.
+    ``have`` belongs to this object from now on: others read it. ``rng`` decides among equals. ``wanted``: the pieces
+    that are to be had, None for all; ``missing`` counts those that are not.
     """
 
-    def __init__(self, geometry: Geometry, have: Bitfield, rng: random.Random) -> None:
+    def __init__(self, geometry: Geometry, have: Bitfield, rng: random.Random, wanted: Bitfield | None = None) -> None:
         self.geometry = geometry
         self.have = have
+        self.wanted = Bitfield.full(geometry.piece_count) if wanted is None else wanted
+        self._wanted = self.wanted.to_int()
+        missing = self._wanted ^ (self._wanted & have.to_int())
+        self.missing = missing.bit_count()
         self.sources: dict[int, Source] = {}
         self._rng = rng
         self._availability = Availability(geometry.piece_count)
-        self._choices = Choices(geometry, have, self._availability, rng)
+        self._choices = Choices(geometry, missing, self._availability, rng)
 
     def add_source(self, key: int) -> Source:
         """A new source, which has nothing yet and chokes us. ``key`` is unique over all sources there ever were."""
@@ -76,7 +81,7 @@ class Holdings:
             self.on_have_all(source)
             return True
         self._choices.on_have(source, piece)
-        if source.witness == -1 and piece not in self.have:
+        if source.witness == -1 and piece not in self.have and piece in self.wanted:
             source.witness = piece
         return True
 
@@ -97,15 +102,22 @@ class Holdings:
         self.on_bitfield(source, Bitfield.full(self.geometry.piece_count))
 
     def is_interesting(self, source: Source) -> bool:
-        """Whether the source has a piece that we lack."""
+        """Whether the source has a piece that we lack and want."""
         have = self.have
         if source.complete:
-            return not have.complete
+            return self.missing > 0
         if source.witness is None or (source.witness >= 0 and source.witness in have):
-            pieces = int.from_bytes(source.bits, "big")
+            pieces = int.from_bytes(source.bits, "big") & self._wanted
             pieces ^= pieces & have.to_int()
             source.witness = self._choices.any_of(pieces) if pieces else -1
         return source.witness >= 0
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of the pieces that are missing."""
+        geometry, last = self.geometry, self.geometry.piece_count - 1
+        short = last in self.wanted and last not in self.have
+        return self.missing * geometry.piece_length - short * (geometry.piece_length - geometry.last_piece_length)
 
     @property
     def seeds(self) -> int:

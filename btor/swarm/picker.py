@@ -2,7 +2,7 @@
 
 What always holds (``check_invariants``):
 
-- A piece is in exactly one of three sets: had (verified), untouched, open.
+- A piece is in exactly one of four sets: had (verified), untouched, open, or neither had nor wanted.
 - In an open piece a block is arrived, free, or outstanding at 1 … BLOCK_OWNERS sources; more than one only since an
   endgame. So a missing block is never forgotten: it is free, or somebody owes it to us.
 - An open piece with free blocks is in exactly one index (``partials``): shared, reserved for one fast source, or alone.
@@ -40,8 +40,8 @@ RETRY: Final = 2.0  # s between requests of blocks that the source let time out 
 class Picker(Holdings):
     """The picker of one torrent: what is asked of the sources, on top of what they have (``Holdings``)."""
 
-    def __init__(self, geometry: Geometry, have: Bitfield, rng: random.Random) -> None:
-        super().__init__(geometry, have, rng)
+    def __init__(self, geometry: Geometry, have: Bitfield, rng: random.Random, wanted: Bitfield | None = None) -> None:
+        super().__init__(geometry, have, rng, wanted)
         self._open: dict[int, OpenPiece] = {}
         self._partials = Partials()
         self._cancels: list[Cancel] = []
@@ -109,7 +109,7 @@ class Picker(Holdings):
         leechers = len(self.sources) - self._availability.seeds - (not source.complete)
         if not leechers:
             return room
-        missing = (self.geometry.piece_count - self.have.count) * self.geometry.blocks_per_piece
+        missing = self.missing * self.geometry.blocks_per_piece
         share = int(SHARE * missing / (leechers + 1))
         busy = int(SHARE_LATENCIES * source.latency * source.rate / limits.BLOCK)
         most = max(share, busy, SHARE_MIN)
@@ -440,8 +440,9 @@ class Picker(Holdings):
 
     def on_verified(self, piece: int) -> None:
         """``piece`` is had: its hash is right and its bytes are written."""
-        if not self.have.add(piece):
+        if not self.have.add(piece) or piece not in self.wanted:
             return
+        self.missing -= 1
         open_ = self._open.pop(piece, None)
         if open_ is None:
             self._choices.take_out(piece)
@@ -457,7 +458,8 @@ class Picker(Holdings):
 
     def on_lost(self, piece: int) -> None:
         """``piece`` was had and is no more: somebody has changed it on the disk."""
-        if self.have.discard(piece):
+        if self.have.discard(piece) and piece in self.wanted:
+            self.missing += 1
             self._choices.put_back(piece)
             for source in self.sources.values():
                 source.witness = None
@@ -497,9 +499,11 @@ class Picker(Holdings):
     def check_invariants(self) -> None:
         """AssertionError unless what the head of this module says holds. Slow: for tests."""
         partials = self._partials
+        assert self.missing == sum(piece not in self.have for piece in self.wanted)
         assert self._choices.count == sum(piece in self._choices for piece in range(self.geometry.piece_count))
         for piece in range(self.geometry.piece_count):
-            assert (piece in self.have) + (piece in self._choices) + (piece in self._open) == 1
+            sought = (piece in self._choices) + (piece in self._open)
+            assert sought == (piece in self.wanted and piece not in self.have)
             assert self.availability(piece) == sum(source.has(piece) for source in self.sources.values())
         for piece, open_ in self._open.items():
             layers = [0] * (limits.BLOCK_OWNERS + 1)

@@ -41,7 +41,7 @@ def test_info_for_people(btor: Here) -> None:
     assert lines[1] == f"info hash    {MANY_HASH}"
     assert "size         2.49 MB (2,492,378 bytes) in 10 files" in lines
     assert "pieces       77 of 32 KiB" in lines
-    assert "   900 KB  Vårt album – 写真/photos/naïve café.txt" in lines
+    assert " 8    900 KB  Vårt album – 写真/photos/naïve café.txt" in lines
     assert lines[-1].startswith(f"magnet       magnet:?xt=urn:btih:{MANY_HASH}&dn=")
 
 
@@ -72,8 +72,8 @@ def test_info_for_programs(btor: Here, tmp_path: Path) -> None:
         "trackers": [["http://one.example/announce", "udp://two.example:80/announce"], ["http://three.example/a"]],
         "web_seeds": ["http://seed.example/x/"],
         "files": [
-            {"path": "x/a/b.txt", "length": 20_000, "pad": False},
-            {"path": "x/c", "length": 0, "pad": False},
+            {"path": "x/a/b.txt", "length": 20_000, "pad": False, "number": 1},
+            {"path": "x/c", "length": 0, "pad": False, "number": 2},
         ],
         "comment": "größe",
         "created_by": "hand",

@@ -83,6 +83,7 @@ def test_what_was_asked_reaches_the_session() -> None:
         "trackers_enabled": True,
         "sync": True,
         "wait_for_space": False,
+        "selection": None,
     }
 
 

@@ -668,6 +668,26 @@ async def test_intervals_and_events(autojump_clock: MockClock) -> None:
         assert one.heard == ["answer"] * 4
 
 
+async def test_a_partial_seed_says_so(autojump_clock: MockClock) -> None:
+    """BEP 21: `paused` where there is nothing else to say, over HTTP; UDP has no such event."""
+    async with session() as (announcer, trackers):
+        await trackers.http(ONE, AnnounceReply(interval=100, seeders=0, leechers=0))
+        trackers.udp(TWO)
+        one = torrent([URL1], [UDP2])
+        announcer.add(one)
+        await trio.sleep(50)
+        one.is_partial_seed = True
+        await trio.sleep(100)
+        announcer.remove(one)
+        await trio.sleep(100)
+        over_http = [event for _, url, event in trackers.said if ONE in str(url)]
+        over_udp = [event for _, url, event in trackers.said if TWO in str(url)]
+        assert over_http == ["started", "paused", "stopped"]
+        assert over_udp[0] == "started"
+        assert set(over_udp[1:-1]) <= {""}
+        assert over_udp[-1] == "stopped"
+
+
 async def test_complete_at_the_start(autojump_clock: MockClock) -> None:
     async with session() as (announcer, trackers):
         await trackers.http(ONE)

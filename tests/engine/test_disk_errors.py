@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import trio
 
+from btor.engine import keeper
 from btor.engine.events import Complete, DiskFull, Failed, Progress, Stopped
 from btor.engine.session import Session
 from btor.errors import StorageError
@@ -193,7 +194,7 @@ async def test_no_record_is_written_for_one_that_has_failed(lab: Lab, faults: Fa
 @scenario()
 async def test_F1_wait_for_space(lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 0
-    monkeypatch.setattr(Content, "free_space", lambda _self: free)
+    monkeypatch.setattr(keeper, "free_space", lambda _content: free)
     faults.write = lambda path, offset: errno.ENOSPC if path.endswith("/content") and offset >= 20 * BLOCK else 0
     seeder = await lab.seed(CONTENT, lab.host(up=400_000))
     leecher = await lab.leech(CONTENT, seeder, add={"wait_for_space": True})
@@ -220,7 +221,7 @@ async def test_F1_wait_for_space(lab: Lab, faults: Faults, monkeypatch: pytest.M
 
 @scenario()
 async def test_a_full_disk_is_said_once(lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Content, "free_space", lambda _self: 0)
+    monkeypatch.setattr(keeper, "free_space", lambda _content: 0)
     faults.write = always(errno.ENOSPC)
     seeder = await lab.seed(CONTENT)
     leecher = await lab.leech(CONTENT, seeder, add={"wait_for_space": True})
@@ -236,7 +237,7 @@ async def test_F1_a_full_disk_takes_its_requests_back(
     lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = 0
-    monkeypatch.setattr(Content, "free_space", lambda _self: free)
+    monkeypatch.setattr(keeper, "free_space", lambda _content: free)
     faults.write = always(errno.ENOSPC)
     leecher = await lab.leech(CONTENT, add={"wait_for_space": True})
     peer = await lab.join(leecher, has=range(CONTENT.pieces))
@@ -261,7 +262,7 @@ async def test_F1_a_full_disk_takes_its_requests_back(
 async def test_F1_seeding_goes_on_while_the_disk_is_full(
     lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Content, "free_space", lambda _self: 0)
+    monkeypatch.setattr(keeper, "free_space", lambda _content: 0)
     written: list[int] = []
 
     def after_some(path: str, offset: int) -> int:
@@ -282,7 +283,7 @@ async def test_F1_seeding_goes_on_while_the_disk_is_full(
 @scenario()
 async def test_pause_and_resume_with_a_full_disk(lab: Lab, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 0
-    monkeypatch.setattr(Content, "free_space", lambda _self: free)
+    monkeypatch.setattr(keeper, "free_space", lambda _content: free)
     seeder = await lab.seed(CONTENT, lab.host(up=200_000))
     leecher = await lab.leech(CONTENT, seeder, add={"wait_for_space": True})
     await next_event(leecher, Progress, lambda event: event.have_pieces > 3)
@@ -310,7 +311,7 @@ async def test_no_room_for_the_record_of_what_is_complete(lab: Lab, monkeypatch:
         raise StorageError("write", "/state/x", "No space left on device", errno.ENOSPC)
 
     free = 0
-    monkeypatch.setattr(Content, "free_space", lambda _self: free)
+    monkeypatch.setattr(keeper, "free_space", lambda _content: free)
     seeder = await lab.seed(CONTENT)
     leecher = await lab.leech(CONTENT, seeder, add={"wait_for_space": True}, state_dir=lab.place())
     with monkeypatch.context() as patch:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from btor.metainfo.bitfield import Bitfield
+from btor.metainfo.bitfield import Bitfield, mark
 
 
 class AgainstASet(RuleBasedStateMachine):
@@ -105,3 +105,12 @@ def test_equality_and_repr() -> None:
     assert repr(Bitfield.full(9)) == "<Bitfield 9/9>"
     with pytest.raises(TypeError):
         hash(Bitfield(1))
+
+
+@given(st.integers(0, 70), st.integers(0, 70))
+def test_mark_sets_a_range(first: int, last: int) -> None:
+    if first > last:
+        first, last = last, first
+    marks = bytearray(9)
+    mark(marks, first, last)
+    assert int.from_bytes(marks, "big") == sum(1 << (71 - i) for i in range(first, last + 1))

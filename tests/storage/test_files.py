@@ -21,7 +21,7 @@ from btor import bencode, limits
 from btor.errors import MetainfoError, StorageError
 from btor.metainfo.torrent_file import parse_torrent
 from btor.storage import system
-from btor.storage.files import Content, ContentChangedError, FileStat, mark
+from btor.storage.files import Content, ContentChangedError, FileStat
 from btor.storage.pool import FilePool
 from tests.storage.torrents import File, get, open_content, put, random_bytes, record_writes, stream, torrent
 
@@ -554,15 +554,6 @@ def test_where_holes_cannot_be_told_all_below_the_size_is_data(tmp_path: Path, m
     assert content.data_ranges(0) == [(0, 3 * 16384 + 1)]
 
 
-@given(st.integers(0, 70), st.integers(0, 70))
-def test_mark_sets_a_range(first: int, last: int) -> None:
-    if first > last:
-        first, last = last, first
-    marks = bytearray(9)
-    mark(marks, first, last)
-    assert int.from_bytes(marks, "big") == sum(1 << (71 - i) for i in range(first, last + 1))
-
-
 def test_prepare_shortens_what_is_too_long_only_when_told(tmp_path: Path) -> None:
     content = made(tmp_path)
     content.top.mkdir()
@@ -583,42 +574,6 @@ def test_shortening_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "ftruncate", failing(errno.EIO))
     with pytest.raises(StorageError, match="shorten"):
         content.prepare(shorten=True)
-    content.close()
-
-
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
-def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    content = open_content(torrent(content=b"x"), tmp_path / "not" / "there" / "file")
-    content.check_place()
-    asked: list[str] = []
-
-    def access(path: str, mode: int, *, effective_ids: bool = False) -> bool:
-        asked.append(path)
-        return mode != os.W_OK
-
-    class Flags:
-        f_flag = os.ST_RDONLY if code == errno.EROFS else 0
-
-    monkeypatch.setattr(os, "access", access)
-    monkeypatch.setattr(os, "statvfs", lambda _path: Flags)
-    with pytest.raises(StorageError) as caught:
-        content.check_place()
-    assert (caught.value.operation, caught.value.path, caught.value.errno) == ("write", str(tmp_path), code)
-    (tmp_path / "not").mkdir()
-    with pytest.raises(StorageError, match="not"):
-        content.check_place()
-    assert asked == [str(tmp_path), str(tmp_path / "not")]
-
-
-def test_space(tmp_path: Path) -> None:
-    data = random_bytes(1 << 20)
-    content = open_content(torrent(content=data), tmp_path / "not" / "there" / "file")
-    assert content.space_needed() == 1 << 20
-    assert abs(content.free_space() - shutil.disk_usage(tmp_path).free) < 1 << 28
-    put(content, data, 0, 1 << 19)
-    assert content.space_needed() <= 1 << 19
-    put(content, data)
-    assert content.space_needed() == 0
     content.close()
 
 

@@ -37,7 +37,8 @@ class Torrent:
         for piece in have or ():
             had.add(piece)
         self.availability = Availability(pieces)
-        self.choices = Choices(self.geometry, had, self.availability, random.Random(seed))
+        missing = self.availability.everything() ^ had.to_int()
+        self.choices = Choices(self.geometry, missing, self.availability, random.Random(seed))
 
     def source(self, pieces: set[int] | None = None) -> Source:
         """A source of ``pieces``, or a seed."""

@@ -151,6 +151,11 @@ def test_announce_round_trip(request: AnnounceRequest, path: str) -> None:
     assert udp.decode_announce_request(packet) == (request, f"/{path}".encode())
 
 
+def test_paused_is_an_event_of_http_alone() -> None:
+    request = AnnounceRequest(info_hash=bytes(20), peer_id=bytes(20), port=1, uploaded=1, downloaded=2, left=3)
+    assert udp.encode_announce(ID, TXID, replace(request, event="paused")) == udp.encode_announce(ID, TXID, request)
+
+
 def test_counters_beyond_64_bits_are_cut() -> None:
     huge = AnnounceRequest(info_hash=bytes(20), peer_id=bytes(20), port=1, uploaded=2**64, downloaded=2**64, left=2**64)
     request, _ = udp.decode_announce_request(udp.encode_announce(ID, TXID, huge))
