@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from btor.engine.events import Failed, MetadataArrived, Progress, Started, State
+from btor.engine.events import Checked, Failed, MetadataArrived, Progress, Started, State
 
 if TYPE_CHECKING:
     from btor.engine.torrent import Torrent
@@ -42,6 +42,19 @@ def metadata_arrived(torrent: Torrent) -> MetadataArrived:
         total_bytes=torrent.keeper.wanted_bytes,
         piece_length=geometry.piece_length,
         pieces=torrent.keeper.wanted.count,
+    )
+
+
+def checked(torrent: Torrent, missing: int, seconds: float) -> Checked:
+    """Its content was looked at, for so long; ``missing``: wanted pieces that are not there."""
+    wanted = torrent.keeper.wanted.count
+    return Checked(
+        time=torrent.session.wall_clock(),
+        info_hash=torrent.info_hash.hex(),
+        have_pieces=wanted - missing,
+        pieces=wanted,
+        seconds=seconds,
+        from_=torrent.keeper.known_from,
     )
 
 

@@ -341,15 +341,7 @@ class Torrent(Announcing):
         transfer = Transfer(self, self.keeper.content, self.keeper.have, self.keeper.device)
         self.transfer = transfer
         transfer.book.restore_bans(ip for ip in self.keeper.banned if is_ip(ip))
-        wanted = self.keeper.wanted.count
-        self._checked = Checked(
-            time=self.session.wall_clock(),
-            info_hash=self.info_hash.hex(),
-            have_pieces=wanted - transfer.picker.missing,
-            pieces=wanted,
-            seconds=trio.current_time() - began,
-            from_=self.keeper.known_from,
-        )
+        self._checked = report.checked(self, transfer.picker.missing, trio.current_time() - began)
         self.feed.publish(self._checked)
         if self.keeper.known_from == "hash":
             self.on_progress()

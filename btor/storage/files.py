@@ -371,8 +371,11 @@ class Content:
             return self._open_flags(index, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             self._make_folders(self.parts(index))
-        except PermissionError:  # Linux refuses O_CREAT of somebody else's file in a folder such as /tmp
-            return self._open_flags(index, os.O_RDWR)
+        except PermissionError as error:  # Linux refuses O_CREAT of somebody else's file in a folder such as /tmp
+            try:
+                return self._open_flags(index, os.O_RDWR)
+            except FileNotFoundError:
+                raise error from None
         return self._open_flags(index, os.O_RDWR | os.O_CREAT)
 
     def _open_flags(self, index: int, flags: int) -> int:
