@@ -101,11 +101,12 @@ def remove_unfinished(path: str) -> None:
 
 
 def _write_durably(path: str, data: bytes) -> None:
-    with open(path, "wb", buffering=0, opener=_open_private) as file:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[file.write(rest) :]
-        system.sync_file(file.fileno())
+    fd = system.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, follow=False, mode=0o600)
+    try:
+        system.write_all(fd, [memoryview(data)], 0, len(data))
+        system.sync_file(fd)
+    finally:
+        os.close(fd)
 
 
 def _keep(path: str, previous: str) -> None:

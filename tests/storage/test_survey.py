@@ -370,6 +370,29 @@ def test_without_data_ranges_the_rest_of_the_files_is_hashed(tmp_path: Path, mon
     content.close()
 
 
+@pytest.mark.parametrize("length", [0, 3 * BLOCK])
+@pytest.mark.parametrize("finished", [True, False])
+def test_F4_a_file_that_a_killed_run_had_made_and_the_next_one_extended(
+    tmp_path: Path, length: int, finished: bool
+) -> None:
+    """A kill between the making of a file and its extension, and another before the first checkpoint after it."""
+    content = open_content(METAINFO, tmp_path / "content")
+    content.prepare()
+    Path(content.path(C)).write_bytes(DATA[-8 * BLOCK : -8 * BLOCK + length])
+    record = recorded(content, bits(*([7] if length else [])), finished=finished)
+    put(content, DATA, 11 * BLOCK, 11 * BLOCK + 50)
+    content.close()
+    found = look(content, record)
+    if finished:  # then it is not btor that extended it
+        assert found.strangers == (C,)
+        assert found.changed == (content.path(C),)
+        return
+    assert set(found.to_hash) >= {11}
+    assert found.doubts == (((C, (7,)),) if length else ())
+    assert (found.changed, found.strangers) == ((), ())
+    assert set(settled(content, found).trusted) == ({7} if length else set())
+
+
 def test_a_file_that_appeared_after_the_last_thing_btor_did(tmp_path: Path) -> None:
     content = open_content(METAINFO, tmp_path / "content")
     content.prepare()
