@@ -7,7 +7,7 @@ RUN_READY := $(VENV)/.ready-to-run
 TEST_READY := $(VENV)/.ready-to-test
 FUZZ_READY := $(VENV)/.ready-to-fuzz
 
-.PHONY: help demo test lint coverage fuzz fuzz-long fuzz-coverage bench torrents clean
+.PHONY: help demo test lint coverage fuzz fuzz-long fuzz-coverage bench torrents clean crash faults
 
 help:
 	@echo "make demo      a local swarm downloads a torrent, live"
@@ -16,6 +16,8 @@ help:
 	@echo "make coverage  branch coverage of the pure folders"
 	@echo "make fuzz      every decoder for a minute (make fuzz-long: an hour)"
 	@echo "make bench     beside other clients: wall time, CPU, memory"
+	@echo "make crash     power cuts at every moment of a transfer, more than 100,000 states of the disk"
+	@echo "make faults    every operation of the disk fails once, in every way"
 	@echo "make torrents  write torrents/ again"
 	@echo "make clean     remove .venv and what the tools left"
 
@@ -46,6 +48,12 @@ fuzz-coverage: $(TEST_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python -m tools.bench
+
+crash: $(TEST_READY)
+	$(BIN)/python -m tools.crash_states
+
+faults: $(TEST_READY)
+	$(BIN)/python -m tools.disk_faults
 
 torrents: $(RUN_READY)
 	$(BIN)/python tools/make_torrents.py torrents

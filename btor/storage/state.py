@@ -36,9 +36,10 @@ def private_folder(state_dir: Path, name: str = FOLDER) -> str:
     """The folder ``name``, by default that of records, below ``state_dir``, made if need be (0700). StateError."""
     path = os.path.join(os.path.abspath(state_dir), name)
     try:
-        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        _make_folders(os.path.dirname(path))
         try:
             os.mkdir(path, 0o700)
+            _sync_entry(path)
         except FileExistsError:
             found = os.lstat(path)
             if not stat.S_ISDIR(found.st_mode):
@@ -48,6 +49,23 @@ def private_folder(state_dir: Path, name: str = FOLDER) -> str:
     except OSError as error:
         raise StateError.from_os_error("make", path, error) from error
     return path
+
+
+def _make_folders(path: str) -> None:
+    missing = []
+    above = path
+    while not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    for folder in missing:
+        _sync_entry(folder)
+
+
+def _sync_entry(path: str) -> None:
+    """A record is only as durable as the folders above it."""
+    with contextlib.suppress(OSError):  # one may make folders in a folder that one may not read
+        system.sync_folder(os.path.dirname(path))
 
 
 def read_private(path: str, size: int) -> bytes | None:

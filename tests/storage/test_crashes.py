@@ -1,18 +1,15 @@
-"""Kill -9, power loss and failing calls at every moment of a transfer: the record never names what the disk denies.
+"""Kill -9 and failing calls at every moment of a transfer: the record never names what the disk denies.
 
-One fixed transfer is run with its operations logged. Power loss is then played offline: for every prefix of the log,
-what was synced is there, and of the rest any part may be; renames and their kind happen in order, up to any point.
+Power loss is played in `tests/crash`.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from btor.errors import StorageError
 from btor.metainfo.bitfield import Bitfield
 from btor.storage.checkpoint import Checkpoint
 from btor.storage.files import Content
-from btor.storage.resume import decode, load
+from btor.storage.resume import load
 from btor.storage.survey import survey
 from tests.storage.torrents import File, good_pieces, open_content, stream, torrent
 
@@ -102,194 +99,6 @@ def write_half(content: Content, piece: int, half: int) -> None:
     end = min(len(DATA), piece * PIECE + (1_000 if half else 400))
     if start < end:
         content.write(start, [memoryview(DATA)[start:end]], end - start)
-
-
-# --- power loss --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Log:
-    """Operations in order: (name, path, ...). Paths are absolute."""
-
-    operations: list[tuple[Any, ...]] = field(default_factory=list)
-    fail_syncs: Callable[[], bool] = lambda: False
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        pwritev, fsync, replace, link, unlink = os.pwritev, os.fsync, os.replace, os.link, os.unlink
-
-        def logged_pwritev(fd: int, views: list[memoryview], position: int) -> int:
-            self.operations.append(("write", path_of(fd), position, b"".join(views)))
-            return pwritev(fd, views, position)
-
-        def logged_fsync(fd: int) -> None:
-            path = path_of(fd)
-            if os.path.isdir(path):
-                self.operations.append(("sync folder", path))
-                return fsync(fd)
-            if ".resume" in path:
-                self.operations.append(("sync record", path, Path(path).read_bytes()))
-                return fsync(fd)
-            if self.fail_syncs():
-                self.operations.append(("failed sync", path))
-                raise OSError(errno.EIO, "no")
-            self.operations.append(("sync", path))
-            return fsync(fd)
-
-        def logged_replace(source: str, target: str) -> None:
-            replace(source, target)
-            self.operations.append(("rename", source, target))
-
-        def logged_link(source: str, target: str, **options: Any) -> None:
-            link(source, target, **options)
-            self.operations.append(("link", source, target))
-
-        def logged_unlink(path: str) -> None:
-            unlink(path)
-            self.operations.append(("unlink", path))
-
-        for name, call in {
-            "pwritev": logged_pwritev,
-            "fsync": logged_fsync,
-            "replace": logged_replace,
-            "link": logged_link,
-            "unlink": logged_unlink,
-        }.items():
-            patch.setattr(os, name, call)
-
-
-def path_of(fd: int) -> str:
-    return os.readlink(f"/proc/self/fd/{fd}")
-
-
-class Disk:
-    """What survives a power cut after some of the operations."""
-
-    def __init__(self) -> None:
-        self.durable: dict[str, bytearray] = {}
-        self.volatile: dict[str, list[tuple[int, bytes]]] = {}
-        self.doomed: dict[str, list[tuple[int, bytes]]] = {}  # written before a failed sync: may never arrive
-        self.named: set[str] = set()  # files whose folder entries are durable
-        self.records: dict[str, bytes] = {}  # durable names of the state folder
-        self.pending: list[tuple[Any, ...]] = []
-        self.synced_data: dict[str, bytes] = {}
-
-    def do(self, operation: tuple[Any, ...]) -> None:
-        name, path, *rest = operation
-        if name == "write":
-            self.volatile.setdefault(path, []).append((rest[0], rest[1]))
-        elif name == "sync":
-            apply(self.durable.setdefault(path, bytearray()), self.volatile.pop(path, []))
-        elif name == "failed sync":
-            self.doomed.setdefault(path, []).extend(self.volatile.pop(path, []))
-        elif name == "sync record":
-            self.synced_data[path] = rest[0]
-        elif name == "sync folder":
-            self.named |= {
-                file for file in (*self.durable, *self.volatile, *self.doomed) if os.path.dirname(file) == path
-            }
-            if any(path == os.path.dirname(done[1]) for done in self.pending):
-                self.settle(self.records, len(self.pending))
-                self.pending.clear()
-        else:
-            self.pending.append(operation)
-
-    def settle(self, records: dict[str, bytes], count: int) -> None:
-        for name, path, *rest in self.pending[:count]:
-            if name == "unlink":
-                records.pop(path, None)
-            elif name == "link":
-                records[rest[0]] = records[path]
-            else:
-                records[rest[0]] = self.synced_data[path]
-
-    def outcomes(self, rng: random.Random) -> Iterator[tuple[dict[str, bytearray], dict[str, bytes]]]:
-        """States to wake up in: (content by path, record files by path)."""
-        for choose in (lambda _: False, lambda _: True, lambda left: left > 1, lambda _: rng.random() < 0.5):
-            for torn in (False, True):
-                content = {path: bytearray(data) for path, data in self.durable.items()}
-                for waiting in (self.doomed, self.volatile):
-                    for path, writes in waiting.items():
-                        kept = [write for left, write in enumerate(reversed(writes)) if choose(left)][::-1]
-                        if torn and kept:
-                            kept[-1] = (kept[-1][0], kept[-1][1][: len(kept[-1][1]) // 2])
-                        apply(content.setdefault(path, bytearray()), kept)
-                for path in list(content):
-                    if path not in self.named and choose(0):
-                        del content[path]  # its entry in the folder was not durable
-                for count in {0, len(self.pending), rng.randint(0, len(self.pending))}:
-                    records = dict(self.records)
-                    self.settle(records, count)
-                    yield content, records
-
-
-def apply(data: bytearray, writes: list[tuple[int, bytes]]) -> None:
-    for position, piece in writes:
-        if len(data) < position + len(piece):
-            data.extend(bytes(position + len(piece) - len(data)))
-        data[position : position + len(piece)] = piece
-
-
-def denied(content: dict[str, bytearray], record: bytes, top: Path) -> set[int]:
-    """The pieces that the record names and an independent hash denies."""
-    found = decode(record)
-    assert found is not None, "a record was half written"
-    whole = bytearray()
-    for entry in METAINFO.files:
-        data = content.get(os.path.join(top, *entry.path[1:]), bytearray())[: entry.length]
-        whole += data + bytes(entry.length - len(data))
-    return {
-        piece
-        for piece in found.have
-        if hashlib.sha1(whole[piece * PIECE : (piece + 1) * PIECE]).digest() != METAINFO.piece_hash(piece)
-    }
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("syncs_fail", [False, True])
-def test_F5_no_power_cut_makes_a_false_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, syncs_fail: bool
-) -> None:
-    rng = random.Random(seed)
-    log = Log(fail_syncs=lambda: syncs_fail and rng.random() < 0.2)
-    top = tmp_path / "content"
-    with monkeypatch.context() as patch:
-        log.install(patch)
-        for _ in transfer(top, tmp_path / "state", seed):
-            pass
-    assert good_pieces(METAINFO, top) == set(range(COUNT))
-    disk = Disk()
-    most = 0
-    for operation in log.operations:
-        disk.do(operation)
-        for content, records in disk.outcomes(rng):
-            for path, record in records.items():
-                if path.endswith((".resume", ".old")):
-                    assert not denied(content, record, top), (operation, path)
-                    made = decode(record)
-                    assert made is not None
-                    most = max(most, made.have.count)
-    assert syncs_fail or most == COUNT
-
-
-def test_the_simulation_notices_a_record_that_is_written_too_early(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The test above can fail: with syncs that do nothing it does."""
-    log = Log()
-    top = tmp_path / "content"
-    with monkeypatch.context() as patch:
-        log.install(patch)
-        for _ in transfer(top, tmp_path / "state", 1):
-            pass
-    rng = random.Random(1)
-    disk = Disk()
-    lies = 0
-    for operation in log.operations:
-        if operation[0] != "sync":
-            disk.do(operation)
-        for content, records in disk.outcomes(rng):
-            lies += sum(bool(denied(content, record, top)) for record in records.values())
-    assert lies
 
 
 # --- killed, and failing -----------------------------------------------------------------------------------------
