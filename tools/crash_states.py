@@ -35,6 +35,10 @@ def coarse_clock(folder: Path, seed: int) -> Recording:
     return steps(folder, seed=seed, tick=25)
 
 
+def long_intervals(folder: Path, seed: int) -> Recording:
+    return steps(folder, seed=seed, between=24)
+
+
 def syncs_fail(folder: Path, seed: int) -> Recording:
     return steps(folder, seed=seed, syncs_fail=0.02)
 
@@ -42,6 +46,7 @@ def syncs_fail(folder: Path, seed: int) -> Recording:
 TRANSFERS: dict[str, Make] = {
     "a whole session": session,
     "the storage, a coarse clock": coarse_clock,
+    "the storage, few checkpoints": long_intervals,
     "the storage, syncs fail": syncs_fail,
 }
 

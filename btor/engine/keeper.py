@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +21,7 @@ from btor.storage.claims import FilesClaimed, user_folder
 from btor.storage.files import Content
 from btor.storage.own import open_own
 from btor.storage.resume import FileStats, ResumeRecord, clean, load
-from btor.storage.space import check_place, free_space, space_needed
+from btor.storage.space import check_place, device, free_space, space_needed
 from btor.storage.state import StateError
 from btor.storage.survey import Survey, disown, refuse, settle, survey
 
@@ -178,10 +177,7 @@ class Keeper:
             self._prepare(found)
 
     def _prepare(self, found: Survey) -> None:
-        folder = self.content.top.parent
-        while not folder.exists():
-            folder = folder.parent
-        self.device = os.stat(folder).st_dev
+        self.device = device(self.content)
         if self._state_dir is not None:
             disown(self.content, found.files, self.have)
             self._checkpoint = Checkpoint(

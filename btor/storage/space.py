@@ -65,3 +65,15 @@ def free_space(content: Content) -> int:
         return shutil.disk_usage(path).free
     except OSError as error:
         raise StorageError.from_os_error("look at", path, error) from error
+
+
+def device(content: Content) -> int:
+    """The number of the file system (st_dev) where the content is, or will be. StorageError."""
+    folder = os.path.dirname(content.top)
+    while True:
+        try:
+            return os.stat(folder).st_dev
+        except FileNotFoundError:
+            folder = os.path.dirname(folder)
+        except OSError as error:
+            raise StorageError.from_os_error("look at", folder, error) from error

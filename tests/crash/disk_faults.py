@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +42,8 @@ class Fault:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Count, and fail once."""
-        with mock.patch.multiple(os, **{name: self._trapped(name, getattr(os, name)) for name in CALLS}):
+        traps: dict[str, Any] = {name: self._trapped(name, getattr(os, name)) for name in CALLS}
+        with mock.patch.multiple(os, **traps):
             yield
 
     def _trapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,8 +113,3 @@ def transfer(root: Path, at: int, code: int, *, seed: int = 1) -> Fault:
     simulate(lambda: lab.run(both), seed=seed)
     assert len(os.listdir("/proc/self/fd")) == descriptors, "a descriptor is left open"
     return fault
-
-
-def chosen(rng: random.Random, count: int, most: int) -> list[int]:
-    """``count`` of the operations 1 … ``most``."""
-    return sorted(rng.sample(range(1, most + 1), count))

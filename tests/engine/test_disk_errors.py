@@ -129,6 +129,25 @@ async def test_no_permission(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (caught.value.operation, caught.value.errno) == ("open", errno.EACCES)
 
 
+@scenario()
+async def test_a_place_that_cannot_be_looked_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the disk's fault, and no bug."""
+    stat: Callable[..., os.stat_result] = os.stat
+
+    def deny(path: object, **options: object) -> os.stat_result:
+        if str(path).endswith("/denied"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return stat(path, **options)
+
+    session = await lab.session()
+    monkeypatch.setattr(os, "stat", deny)
+    found = await session.add(CONTENT.metainfo, directory=lab.place() / "denied")
+    with pytest.raises(StorageError) as caught:
+        await found.wait_complete()
+    assert caught.value.errno == errno.EIO
+    assert session.container.failures == 0
+
+
 async def both(lab: Lab, session: Session, faults: Faults, fault: Fault) -> None:
     """Of two torrents in one session CONTENT fails, and OTHER completes."""
     seeders = [await lab.seed(content, lab.host(up=500_000)) for content in (CONTENT, OTHER)]
