@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 
 from btor.errors import PeerError
 from btor.limits import (
@@ -142,21 +143,21 @@ class MetadataFetch:
     def on_data(self, key: int, piece: int, total_size: int, data: bytes, now: float) -> None:
         """A piece came. PeerError: it is not what the peer said it had. What was not asked for is ignored."""
         peer = self._peers.get(key)
-        if peer is None or (peer.asked.pop(piece, None) is None and piece not in peer.late):
+        if peer is None or not (piece in peer.asked or piece in peer.late):
             return
-        peer.late.discard(piece)
-        peer.heard, peer.rests_until = now, NEVER
+        attempt = next((one for one in self._attempts if one.takes(key, peer)), None)
+        # a breach leaves the piece with what the peer owes, so that it is free when the peer goes
         if total_size != peer.size:
             raise PeerError("metadata of another size than announced")
-        for attempt in self._attempts:
-            if attempt.takes(key, peer):
-                if len(data) != attempt.piece_size(piece):
-                    raise PeerError(f"a piece of metadata of {len(data)} bytes")
-                if piece not in attempt.pieces:
-                    attempt.take_in(piece, data)
-                    attempt.senders.add(key)
-                    self._judge(attempt)
-                return
+        if attempt is not None and len(data) != attempt.piece_size(piece):
+            raise PeerError(f"a piece of metadata of {len(data)} bytes")
+        peer.asked.pop(piece, None)
+        peer.late.discard(piece)
+        peer.heard, peer.rests_until = now, NEVER
+        if attempt is not None and piece not in attempt.pieces:
+            attempt.take_in(piece, data)
+            attempt.senders.add(key)
+            self._judge(attempt)
 
     def _judge(self, attempt: _Attempt) -> None:
         """If the attempt is whole: believe it, or throw it away."""
@@ -210,10 +211,11 @@ class MetadataFetch:
     def _wanted(self, attempt: _Attempt, peer: _Peer, now: float) -> list[int]:
         """What to ask of the peer: free pieces, and if there are none, some that another is slow to send."""
         room = METADATA_ASKED - len(peer.asked)
-        wanted = [piece for piece, _ in zip(attempt.free, range(room), strict=False)]
+        # what another gave back the peer itself may owe still
+        wanted = list(islice((piece for piece in attempt.free if piece not in peer.asked), room))
         if not wanted and not peer.asked:
             slow = (piece for piece, when in attempt.asked.items() if now - when >= METADATA_PATIENCE)
-            wanted = [piece for piece, _ in zip(slow, range(room), strict=False)]
+            wanted = list(islice(slow, room))
         return wanted
 
     def _choose_attempts(self, now: float) -> None:

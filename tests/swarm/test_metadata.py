@@ -288,3 +288,25 @@ def test_one_honest_peer_is_enough(characters: list[str], size: int, rng: random
             banned.add(key)
             fetch.on_gone(key)
     assert fetch.result == info
+
+
+@pytest.mark.parametrize("size", [len(INFO), len(INFO) + 1])
+def test_a_piece_that_breaks_off_a_connection_is_free_for_others(size: int) -> None:
+    fetch = fetch_of(INFO)
+    fetch.on_offer(1, len(INFO))
+    asked = fetch.take_requests(0.0)
+    with pytest.raises(PeerError):
+        fetch.on_data(1, 0, size, b"short", 0.1)
+    fetch.on_gone(1)
+    fetch.on_offer(2, len(INFO))
+    assert {piece for _, piece in fetch.take_requests(0.1)} == {piece for _, piece in asked}
+
+
+def test_what_one_of_two_rejects_is_not_asked_again_of_the_other_who_still_owes_it() -> None:
+    fetch = fetch_of(INFO)
+    fetch.on_offer(1, len(INFO))
+    assert fetch.take_requests(0.0) == [(1, 0), (1, 1), (1, 2)]
+    fetch.on_offer(2, len(INFO))
+    assert (2, 0) in fetch.take_requests(METADATA_PATIENCE)
+    fetch.on_reject(2, 0, METADATA_PATIENCE)
+    assert (1, 0) not in fetch.take_requests(METADATA_PATIENCE)
