@@ -7,11 +7,12 @@ RUN_READY := $(VENV)/.ready-to-run
 TEST_READY := $(VENV)/.ready-to-test
 FUZZ_READY := $(VENV)/.ready-to-fuzz
 
-.PHONY: help demo test lint coverage fuzz fuzz-long fuzz-coverage bench torrents clean crash faults
+.PHONY: help demo test lint coverage fuzz fuzz-long fuzz-coverage bench torrents clean crash faults soak
 
 help:
 	@echo "make demo      a local swarm downloads a torrent, live"
 	@echo "make test      the whole suite"
+	@echo "make soak      the matrix of simulated transfers, with every fault"
 	@echo "make lint      ruff and mypy --strict"
 	@echo "make coverage  branch coverage of the pure folders"
 	@echo "make fuzz      every decoder for a minute (make fuzz-long: an hour)"
@@ -27,6 +28,9 @@ demo: $(RUN_READY)
 # Three workers on two cores: some tests mostly wait for other programs.
 test: $(TEST_READY)
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
+
+soak: $(TEST_READY)
+	$(BIN)/python -m pytest -n 2 -m soak tests/simulated
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

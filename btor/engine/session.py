@@ -39,7 +39,7 @@ from btor.engine.outage import Outage
 from btor.engine.peer import GULP_ROOM, Peer
 from btor.engine.torrent import Torrent
 from btor.engine.transport import Address, Listener, Network, TcpNetwork, Transport
-from btor.engine.udp import UdpHub, open_udp_sockets
+from btor.engine.udp import UdpHub
 from btor.engine.upload import SendBuffer
 from btor.engine.watch import Watcher
 from btor.errors import NetworkError, UsageError
@@ -378,7 +378,7 @@ class Session:
         try:
             for host in self.settings.bind or ("",):
                 listeners.append(await self.network.listen(host, port or (listeners[0].port if listeners else 0)))
-            sockets = self._open_udp(listeners[0].port)
+            sockets = self.network.open_udp_sockets(self.settings.bind, listeners[0].port)
         except OSError as error:
             for listener in listeners:
                 listener.close()
@@ -388,11 +388,6 @@ class Session:
             raise kind(f"cannot listen on {place}: {reason}") from error
         self.port = listeners[0].port
         return listeners, sockets
-
-    def _open_udp(self, port: int) -> list[UdpSocket]:
-        if not isinstance(self.network, TcpNetwork):
-            return []
-        return open_udp_sockets(self.settings.bind, port)
 
     def _open_multicast(self) -> list[UdpSocket]:
         if not self.settings.lsd or not isinstance(self.network, TcpNetwork):
@@ -404,7 +399,7 @@ class Session:
         sockets = list(hub.sockets) if settings.dht else []
         if sockets and settings.dht_port not in (None, self.port):
             try:
-                sockets = open_udp_sockets(settings.bind, settings.dht_port or 0)
+                sockets = self.network.open_udp_sockets(settings.bind, settings.dht_port or 0)
             except OSError as error:
                 raise NetworkError(f"cannot listen on UDP port {settings.dht_port}: {error.strerror}") from error
             hub.sockets += sockets

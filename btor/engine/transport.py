@@ -11,6 +11,7 @@ from typing import Protocol
 
 import trio
 
+from btor.engine.udp import UdpSocket, open_udp_sockets
 from btor.wire.address import Address as Address
 from btor.wire.address import canonical
 
@@ -63,6 +64,9 @@ class Network(Protocol):
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         """The IP addresses of a name, in the order to try. OSError."""
+
+    def open_udp_sockets(self, bind: Sequence[str], port: int) -> list[UdpSocket]:
+        """As `btor.engine.udp.open_udp_sockets`. OSError."""
 
 
 def _address(name: tuple[str, int]) -> Address:
@@ -165,6 +169,9 @@ class TcpNetwork:
     async def resolve(self, host: str, port: int) -> list[Address]:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(entry[4][:2] for entry in found))  # type: ignore[misc]  # sockaddr is (host, port, …) here
+
+    def open_udp_sockets(self, bind: Sequence[str], port: int) -> list[UdpSocket]:
+        return open_udp_sockets(bind, port)
 
 
 def open_listening_socket(host: str, port: int) -> socket.socket:

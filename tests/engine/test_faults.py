@@ -17,6 +17,7 @@ import trio
 from btor.engine import disk
 from btor.engine.torrent import Torrent
 from btor.engine.transport import Address, Listener, Network, Transport
+from btor.engine.udp import UdpSocket
 from btor.errors import StorageError
 from btor.limits import BLOCK, MIB
 from btor.storage import system
@@ -103,6 +104,9 @@ class TrappedNetwork:
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         return await self.host.resolve(host, port)
+
+    def open_udp_sockets(self, bind: Sequence[str], port: int) -> list[UdpSocket]:
+        return self.host.open_udp_sockets(bind, port)
 
 
 async def transfer_with_trap(lab: Lab, at: int) -> tuple[Trap, Torrent]:

@@ -11,6 +11,7 @@ from trio.testing import MockClock, lockstep_stream_one_way_pair
 from btor import limits
 from btor.engine.http_backend import Allowance, GuardedBackend, GuardedStream, HttpError, TransportStream
 from btor.engine.transport import Listener, Network, Transport
+from btor.engine.udp import UdpSocket
 from btor.wire.address import Address
 from tests.engine.web import simulated
 from tests.simulated.network import Host, World
@@ -131,6 +132,9 @@ class Impatient:
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         return await self._host.resolve(host, port)
+
+    def open_udp_sockets(self, bind: Sequence[str], port: int) -> list[UdpSocket]:
+        return self._host.open_udp_sockets(bind, port)
 
 
 @pytest.mark.parametrize(("bind", "local"), [((), "1.1.1.1"), (("1.1.1.2",), "1.1.1.2")])

@@ -53,6 +53,8 @@ class SimulatedUdpSocket:
             if target is not None and target.group == self.host.group:
                 when = trio.current_time() + self.host.latency + target.latency
                 when += world.rng.uniform(0, world.datagram_jitter)
+                world.overtaken += when < target.latest
+                target.latest = max(when, target.latest)
                 world.schedule.at(when, target.deliver_datagram, bytes(data), self.local, address)
 
     def close(self) -> None:

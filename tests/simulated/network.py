@@ -15,12 +15,13 @@ import math
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import trio
 
 from btor.engine.transport import LISTEN_BACKLOG, Address
+from btor.engine.udp import UdpSocket
 from btor.wire.address import is_ip
 from tests.simulated.datagrams import SimulatedUdpSocket
 from tests.simulated.schedule import Schedule
@@ -66,6 +67,12 @@ class World:
         self.datagram_jitter = datagram_jitter
         self.send_buffer = send_buffer
         self.receive_window = receive_window
+        self.surely: int | None = (
+            None  # a datagram that is lost, if any are, whatever the dice say; the next comes twice
+        )
+        self.datagrams = 0  # sent
+        self.lost = self.repeated = self.overtaken = 0  # of them; the last: that came after one sent later
+        self.broken = 0  # connections that the network broke
         self.names: dict[str, list[str]] = {}  # host name → IP addresses; an empty list: no name server answers
         self.hosts: dict[str, Host] = {}  # by IP
         self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # what partitions keep from arriving
@@ -75,9 +82,25 @@ class World:
         task_status.started()
         await self.schedule.run()
 
-    def host(self, *ips: str, up: float | None = None, down: float | None = None, latency: float = 0.01) -> Host:
-        """A new host at ``ips``. ``up``, ``down``: bytes/s, None for no limit; ``latency``: its part, one way, in s."""
+    @property
+    def held(self) -> int:
+        """What partitions keep from arriving now."""
+        return len(self._held)
+
+    def host(
+        self,
+        *ips: str,
+        up: float | None = None,
+        down: float | None = None,
+        latency: float = 0.01,
+        udp: bool = False,
+    ) -> Host:
+        """A new host at ``ips``. ``up``, ``down``: bytes/s, None for no limit; ``latency``: its part, one way, in s.
+
+        ``udp``: whether sessions on it speak UDP too.
+        """
         made = Host(self, ips, up, down, latency)
+        made.gives_udp = udp
         for ip in ips:
             if ip in self.hosts:
                 raise ValueError(f"there is a host at {ip}")
@@ -107,9 +130,15 @@ class World:
 
     def copies_of_datagram(self) -> int:
         """How often a datagram arrives: 0, 1 or 2 times."""
-        if self.rng.random() < self.datagram_loss:
+        after = None if self.surely is None else self.datagrams - self.surely
+        self.datagrams += 1
+        if self.rng.random() < self.datagram_loss or (self.datagram_loss and after == 0):
+            self.lost += 1
             return 0
-        return 2 if self.rng.random() < self.datagram_repeats else 1
+        if self.rng.random() < self.datagram_repeats or (self.datagram_repeats and after == 1):
+            self.repeated += 1
+            return 2
+        return 1
 
 
 class Host:
@@ -124,6 +153,8 @@ class Host:
         self.down = down
         self.latency = latency
         self.group = 0
+        self.gives_udp = False
+        self.latest = 0.0  # when the last datagram for us arrives, of those sent so far
         self.silent = False  # connections to it hang, as behind a firewall that drops
         self.sent = 0  # bytes of streams that left
         self.received = 0  # and that came
@@ -185,6 +216,10 @@ class Host:
             raise OSError(errno.EADDRINUSE, "Address already in use")
         return SimulatedUdpSocket(self, local)
 
+    def open_udp_sockets(self, bind: Sequence[str], port: int) -> list[UdpSocket]:
+        """The sockets of a session (`btor.engine.transport.Network`). OSError."""
+        return [self.open_udp(ip, port) for ip in bind or self.ips] if self.gives_udp else []
+
     # -- faults ---------------------------------------------------------------------------------------------------
 
     def unplug(self) -> None:
@@ -199,6 +234,28 @@ class Host:
             listener.close()
         for sock in list(self.udp.values()):
             sock.close()
+
+    def move(self, ip: str) -> None:
+        """Another address instead of the first: what was connected stays so at both ends, and nothing arrives there.
+
+        Open ports are open at the new one.
+        """
+        old = self.ips[0]
+        if ip in self.world.hosts:
+            raise ValueError(f"there is a host at {ip}")
+        self.world.hosts[ip] = self.world.hosts.pop(old)
+        self.ips = (ip, *self.ips[1:])
+        for end in self.ends:
+            end.lose()
+        for address in [address for address in self.udp if address[0] == old]:
+            sock = self.udp.pop(address)
+            sock.local = (ip, address[1])
+            self.udp[sock.local] = sock
+
+    def vanish(self) -> None:
+        """All connections are gone here, and nobody is told: half open, until the other end sends and is refused."""
+        for end in list(self.ends):
+            end.vanish()
 
     # -- making connections ---------------------------------------------------------------------------------------
 

@@ -224,6 +224,7 @@ class SimulatedTransport:
         "_connected",
         "_error",
         "_incoming",
+        "_mute",
         "_outgoing",
         "_reader",
         "_writer",
@@ -239,6 +240,7 @@ class SimulatedTransport:
         self.remote = remote
         self.closed = False
         self._connected = False
+        self._mute = False  # it ends without a word
         self._error: OSError | None = None
         self._incoming: Flow | None = None  # None until the other end exists
         self._outgoing: Flow | None = None
@@ -291,21 +293,37 @@ class SimulatedTransport:
     def close(self) -> None:
         if self._incoming is not None and self._incoming.readable:
             self.abort()
-        elif self._shut() and self._outgoing is not None and not self._outgoing.cut:
+        elif self._shut() and self._outgoing is not None and not (self._outgoing.cut or self._mute):
             self._outgoing.end()
 
     # -- for tests ------------------------------------------------------------------------------------------------
 
     def abort(self) -> None:
         """Close with a reset, as a process that dies with unread data does."""
-        if self._shut() and self._outgoing is not None:
+        if self._shut() and self._outgoing is not None and not self._mute:
             self._outgoing.reset()
 
     def break_connection(self) -> None:
         """The network breaks the connection: both ends fail now, and nothing is sent any more."""
         if self._outgoing is not None:
+            self.host.world.broken += not self.closed and self._error is None
             for end in (self, self._outgoing.target):
                 end.fail(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+
+    def lose(self) -> None:
+        """The way is gone: nothing arrives at either end any more, and neither is told."""
+        for flow in (self._incoming, self._outgoing):
+            if flow is not None:
+                flow.break_off()
+
+    def vanish(self) -> None:
+        """This end is gone, as after a loss of power; the other one is told when it sends."""
+        if not self.closed and self._error is None and self._outgoing is not None:
+            self._mute = True
+            self._outgoing.queued = 0
+            self._error = ConnectionAbortedError(errno.ECONNABORTED, "Software caused connection abort")
+            self._reader.wake()
+            self._writer.wake()
 
     # -- for the network ------------------------------------------------------------------------------------------
 

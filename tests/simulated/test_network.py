@@ -535,6 +535,50 @@ async def test_an_unplugged_host_is_silent(autojump_clock: Clock, world: World) 
     assert await receive_to_the_end(near) == b""
 
 
+async def test_a_host_that_moves_is_not_found_at_its_old_address(autojump_clock: Clock, world: World) -> None:
+    """What was connected stays so at both ends and is of no use."""
+    one, other = world.host("10.0.0.1"), world.host("10.0.0.2")
+    near, far = await pair(world, one, other)
+    sock = other.open_udp("10.0.0.2", 53)
+    listener = await other.listen("", PORT)
+    other.move("10.0.0.3")
+    near.send([b"x"])
+    with trio.move_on_after(1000) as scope:
+        await far.wait_readable()
+    assert scope.cancelled_caught
+    far.close()
+    with trio.move_on_after(1000) as scope:
+        await near.wait_readable()
+    assert scope.cancelled_caught
+    assert sock.local == ("10.0.0.3", 53)
+    here = one.open_udp("10.0.0.1", 0)
+    for ip in ("10.0.0.2", "10.0.0.3"):
+        here.sendto(ip.encode(), (ip, 53))
+    await sock.wait_readable()
+    assert sock.recvfrom()[0] == b"10.0.0.3"
+    again = await one.connect(("10.0.0.3", PORT))
+    assert (await listener.accept()).local[0] == again.remote[0] == "10.0.0.3"
+    with pytest.raises(ValueError, match="there is a host"):
+        other.move("10.0.0.1")
+
+
+async def test_a_connection_that_is_half_open(autojump_clock: Clock, world: World) -> None:
+    """One end is gone without a word; the other finds out when it says something."""
+    one, other = world.host("10.0.0.1"), world.host("10.0.0.2")
+    near, far = await pair(world, one, other)
+    other.vanish()
+    with pytest.raises(ConnectionAbortedError):
+        far.recv_into([ROOM])
+    far.close()
+    with trio.move_on_after(1000) as scope:
+        await near.wait_readable()
+    assert scope.cancelled_caught
+    near.send([b"are you there?"])
+    await near.wait_readable()
+    with pytest.raises(ConnectionResetError):
+        near.recv_into([ROOM])
+
+
 # --- datagrams -------------------------------------------------------------------------------------------------------
 
 
@@ -596,6 +640,25 @@ async def test_datagrams_by_chance(nursery: trio.Nursery, autojump_clock: Clock)
     assert len(set(found)) == pytest.approx(700, rel=0.1)
     assert len(found) / len(set(found)) == pytest.approx(1.2, rel=0.05)
     assert found != sorted(found)
+
+
+async def test_of_the_first_datagrams_one_is_surely_lost_and_one_comes_twice(
+    nursery: trio.Nursery, autojump_clock: Clock
+) -> None:
+    world = World(seed=1, datagram_loss=1e-9, datagram_repeats=1e-9)
+    await nursery.start(world.run)
+    world.surely = 2
+    here = world.host("10.0.0.1").open_udp("10.0.0.1", 0)
+    there = world.host("10.0.0.2").open_udp("10.0.0.2", 53)
+    for number in range(5):
+        here.sendto(bytes([number]), there.local)
+    await trio.sleep(1)
+    found = b""
+    with pytest.raises(BlockingIOError):
+        while True:
+            found += there.recvfrom()[0]
+    assert sorted(found) == [0, 1, 3, 3, 4]
+    assert (world.datagrams, world.lost, world.repeated, world.overtaken) == (5, 1, 1, 0)
 
 
 # --- the clockwork ---------------------------------------------------------------------------------------------------
