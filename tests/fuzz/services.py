@@ -15,6 +15,7 @@ from btor.dht.node import Node
 from btor.engine import http, http_backend
 from btor.engine.http import HttpClient, Inflater
 from btor.engine.transport import Listener, Transport
+from btor.engine.udp import UdpSocket
 from btor.errors import TrackerError
 from btor.tracker import http as tracker_server
 from btor.tracker import query
@@ -224,6 +225,9 @@ class _Replay:
 
     def close(self) -> None:
         self.closed = True
+
+    def open_udp_sockets(self, bind: Sequence[str], port: int) -> list[UdpSocket]:
+        return []
 
     async def connect(self, address: Address, *, local: str | None = None) -> Transport:
         await trio.lowlevel.checkpoint()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
+from hypothesis.stateful import Bundle, consumes, initialize, rule
 
 from btor.limits import BLOCK, BLOCK_OWNERS
 from btor.metainfo.bitfield import Bitfield
 from btor.metainfo.geometry import Geometry
+from btor.swarm.availability import Availability
 from btor.swarm.picker import Picker, Run
 from btor.swarm.source import Source
+from tests.machine import Bug, Machine, explore, finds, named
 
 Block = tuple[int, int]
 
@@ -23,7 +24,7 @@ def blocks_of(runs: list[Run]) -> set[Block]:
     return found
 
 
-class PickerMachine(RuleBasedStateMachine):
+class PickerMachine(Machine):
     """The model: which pieces are had, which blocks have come, what each source was asked and may still answer."""
 
     sources = Bundle("sources")
@@ -305,5 +306,23 @@ class PickerMachine(RuleBasedStateMachine):
         assert picker.have.complete
 
 
-PickerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
-TestPickerMachine = PickerMachine.TestCase
+def test_any_order_of_events() -> None:
+    explore(PickerMachine)
+
+
+BUGS = [
+    Bug("a block whose request is given back is free for nobody", Picker, "_give_back", "open_.free |= mask", "pass"),
+    Bug("a block that is asked stays free", Picker, "_ask", "open_.free ^= taken", "pass"),
+    Bug(
+        "a source that leaves is taken off the counts wrongly",
+        Availability,
+        "remove",
+        "borrow &= planes[k]",
+        "borrow &= plane",
+    ),
+]
+
+
+@named(BUGS)
+def test_planted_bugs_are_found(bug: Bug) -> None:
+    finds(PickerMachine, bug)
