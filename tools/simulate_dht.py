@@ -252,6 +252,13 @@ def report_sybils(plan: Plan, outcome: Outcome) -> None:
     )
 
 
+def plain(value: object) -> object:
+    """``value`` with the keys of its dictionaries as text, which is all that JSON has."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def plot(outcome: Outcome, path: Path) -> None:
     """Hops, questions and seconds of the lookups, as a picture."""
     import matplotlib
@@ -301,7 +308,9 @@ def main() -> int:
         simulation.run_sybils()
         report_sybils(plan, outcome)
     if arguments.plot:
-        arguments.plot.with_suffix(".json").write_text(json.dumps({"plan": asdict(plan), "outcome": asdict(outcome)}))
+        arguments.plot.with_suffix(".json").write_text(
+            json.dumps({"plan": plain(asdict(plan)), "outcome": plain(asdict(outcome))})
+        )
         plot(outcome, arguments.plot)
     good = outcome.share >= FOUND and (arguments.no_sybils or outcome.share_among_sybils >= FOUND_AMONG_SYBILS)
     return 0 if good else 1

@@ -48,11 +48,12 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One torrent as the view knows it. ``failed`` holds its error, or nothing."""
+    """One torrent as the view knows it. ``failed`` holds its error, or nothing; ``whole``: bytes, if known."""
 
     name: str
     progress: Progress | None = None
     failed: str = ""
+    whole: int = 0
 
 
 def frame(rows: list[Row], width: int, height: int, signs: Signs) -> list[Text]:
@@ -166,11 +167,28 @@ def _summary(rows: list[Row], columns: int) -> Text:
 
 def completed(row: Row, event: events.Complete) -> Row:
     """``row`` when everything is there: what it shows if nothing comes after that."""
-    if row.progress is None:
-        return row
     rate = event.downloaded / event.seconds if event.seconds > 0 else 0.0
-    whole = row.progress.total_bytes
-    return replace(row, progress=replace(row.progress, state="downloading", done_bytes=whole, down_rate=rate, eta=None))
+    last = row.progress
+    if last is None:  # it took less than a second
+        last = Progress(
+            time=event.time,
+            info_hash=event.info_hash,
+            state="downloading",
+            done_bytes=row.whole,
+            total_bytes=row.whole,
+            have_pieces=0,
+            pieces=0,
+            down_rate=rate,
+            up_rate=0.0,
+            downloaded=event.downloaded,
+            uploaded=event.uploaded,
+            wasted=event.wasted,
+            peers=0,
+            seeds=0,
+            eta=None,
+        )
+    last = replace(last, state="downloading", done_bytes=last.total_bytes, down_rate=rate, eta=None)
+    return replace(row, progress=last)
 
 
 def cut(name: str, width: int, signs: Signs) -> str:
@@ -205,7 +223,9 @@ class LiveView:
             return
         news = self._names.learn(event)
         if isinstance(event, events.Started):
-            self._rows.setdefault(key, Row(self._shown(self._names.of(event))))
+            self._rows.setdefault(key, Row(self._shown(self._names.of(event)), whole=event.total_bytes))
+        elif isinstance(event, events.MetadataArrived) and key in self._rows:
+            self._rows[key] = replace(self._rows[key], whole=event.total_bytes)
         elif isinstance(event, events.Failed) and key in self._rows:
             self._rows[key] = replace(self._rows[key], failed=self._shown(event.message))
         elif isinstance(event, events.Complete) and key in self._rows:

@@ -184,11 +184,15 @@ def test_each_frame_is_drawn_over_the_last(terminal: Terminal, monkeypatch: pyte
     assert terminal.taken() == ""
 
 
-def test_the_last_frame_is_of_what_was_reached(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("took_a_second", [True, False])
+def test_the_last_frame_is_of_what_was_reached(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, took_a_second: bool
+) -> None:
     view = LiveView(terminal)
     sized(view, monkeypatch, 80)
     view.on_event(started("x"))
-    view.on_event(progress())
+    if took_a_second:
+        view.on_event(progress())
     view.on_event(complete(seconds=2.0, downloaded=4_000_000))
     terminal.taken()
     view.close()

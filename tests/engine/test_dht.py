@@ -16,7 +16,7 @@ from btor import limits
 from btor.dht.contact import Contact
 from btor.engine.dht import Dht, open_dht
 from btor.engine.dht_state import DhtState
-from btor.engine.session import Session, open_session
+from btor.engine.session import open_session
 from btor.engine.transport import TcpNetwork
 from btor.engine.udp import SystemUdpSocket, UdpHub, UdpSocket, open_udp_sockets
 from btor.errors import NetworkError, UsageError
@@ -344,9 +344,7 @@ class UdpOnHosts:
         self.sent: list[tuple[Address, Address, bytes]] = []
         outer = self
 
-        def open_udp(session: Session, port: int) -> list[UdpSocket]:
-            host = session.network
-            assert isinstance(host, Host)
+        def open_udp(host: Host, bind: Sequence[str], port: int) -> list[UdpSocket]:
             sock = host.open_udp(host.ips[0], port)
             plain = sock.sendto
 
@@ -357,7 +355,7 @@ class UdpOnHosts:
             sock.sendto = sendto  # type: ignore[method-assign]  # a tap
             return [sock]
 
-        monkeypatch.setattr(Session, "_open_udp", open_udp)
+        monkeypatch.setattr(Host, "open_udp_sockets", open_udp)
 
 
 @scenario()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 
+from btor.engine import report
 from btor.engine import torrent as torrent_module
 from btor.engine.announce import Announcer
 from btor.engine.choking import Choking
@@ -64,7 +65,7 @@ LIFE: list[tuple[Any, str]] = [
     (Torrent, "_name_peers"),
     (torrent_module, "look_up"),
     (torrent_module, "Complete"),
-    (torrent_module, "Checked"),
+    (report, "checked"),
     (Keeper, "open"),
     (Transfer, "__init__"),
     (Transfer, "run"),
