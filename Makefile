@@ -25,9 +25,9 @@ help:
 demo: $(RUN_READY)
 	@$(BIN)/python -m tools.demo
 
-# Three workers on two cores: some tests mostly wait for other programs.
+# Four workers on two cores: some tests mostly wait for other programs.
 test: $(TEST_READY)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 soak: $(TEST_READY)
 	$(BIN)/python -m pytest -n 2 -m soak tests/simulated
