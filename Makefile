@@ -12,7 +12,7 @@ FUZZ_READY := $(VENV)/.ready-to-fuzz
 help:
 	@echo "make demo      a local swarm downloads a torrent, live"
 	@echo "make test      the whole suite"
-	@echo "make soak      the matrix of simulated transfers, with every fault"
+	@echo "make soak      the matrix of simulated transfers, with every fault, and more swarms"
 	@echo "make lint      ruff and mypy --strict"
 	@echo "make coverage  branch coverage of the pure folders"
 	@echo "make fuzz      every decoder for a minute (make fuzz-long: an hour)"

@@ -105,6 +105,7 @@ def test_a_swarm_of_fifty_with_churn_stays_within_bounds(tmp_path: Path) -> None
     assert all(swarm.is_intact(life) for life in swarm.loyal)
 
 
+@pytest.mark.soak
 def test_fifty_peers_break_bounds_without_the_endgame(tmp_path: Path) -> None:
     with switch.endgame_off():
         found = figures(play_fifty(tmp_path, 1))
@@ -222,7 +223,14 @@ def test_a_swarm_stays_within_bounds(tmp_path: Path, name: str) -> None:
     assert broken(found, SCENES[name].bounds) == set(), found
 
 
-@pytest.mark.parametrize(("name", "how"), [(name, how) for name, scene in SCENES.items() for how in scene.off])
+OFF: Final = [
+    pytest.param(name, how, marks=[pytest.mark.soak] if how == "in order" else [])  # much like "at random"
+    for name, scene in SCENES.items()
+    for how in scene.off
+]
+
+
+@pytest.mark.parametrize(("name", "how"), OFF)
 def test_a_swarm_breaks_its_bounds_without(tmp_path: Path, name: str, how: str) -> None:
     scene = SCENES[name]
     found = scene.figures(tmp_path, scene.off[how])
