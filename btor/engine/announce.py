@@ -182,6 +182,8 @@ class Announcer:
         Of complete torrents one is hurried every now and then: with many, the tracker of this machine would be asked
         all the time.
         """
+        if torrent.is_partial_seed:  # it wants nothing
+            return
         _, _, left = torrent.announce_counters()
         now = trio.current_time()
         if left:

@@ -92,6 +92,6 @@ class Choking:
             waiting_since=max(peer.interested_since, peer.choked_at),
             connected_at=peer.connected_at,
             piece_length=peer.transfer.geometry.piece_length,
-            seeding=peer.transfer.complete,
+            seeding=peer.transfer.upload_only,
             snubbed=peer.queue.snubbed,
         )

@@ -219,7 +219,7 @@ class Keeper:
             self._checkpoint.banned = transfer.book.barred
             snapshot = self._checkpoint.snapshot(
                 transfer.have,
-                finished=final or transfer.complete or self.seed_only,
+                finished=final or transfer.upload_only or self.seed_only,
                 uploaded=self._past[0] + transfer.uploaded,
                 downloaded=self._past[1] + transfer.downloaded,
             )

@@ -41,6 +41,7 @@ class Sender:
         self._head_sent = 0
         self._last_taken = SEND_GULP_MIN
         self._stuck = False
+        self._warming = False  # a thread reads the next block
         self._wake = trio.Event()
         now = trio.current_time()
         self.last_sent = now
@@ -67,9 +68,9 @@ class Sender:
     def flush_with_blocks(self) -> None:
         """As ``flush``, but messages go out with the blocks that the writer is about to send, in one call.
 
-        Not where a rate limit could hold the blocks back.
+        Not where a rate limit or a disk could hold the blocks back.
         """
-        if not self._uploads or self._stuck or self.transfer.upload.bucket.limited:
+        if not self._uploads or self._stuck or self._warming or self.transfer.upload.bucket.limited:
             self.flush()
 
     def flush(self) -> None:
@@ -180,7 +181,11 @@ class Sender:
             return view, answered
         # the first block is not in the page cache: a thread reads it, which also puts it there
         self.flush()
-        await transfer.disk.warm(islice(self._uploads, 4))
+        self._warming = True
+        try:
+            await transfer.disk.warm(islice(self._uploads, 4))
+        finally:
+            self._warming = False
         if not self._uploads:
             return memoryview(b""), 0
         return buffer.lay_out(

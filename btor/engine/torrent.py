@@ -12,6 +12,7 @@ from btor import limits
 from btor.engine import report
 from btor.engine.announcing import Announcing
 from btor.engine.background import in_thread, see_through
+from btor.engine.contain import first_of
 from btor.engine.disk import NO_SPACE
 from btor.engine.events import (
     Checked,
@@ -249,7 +250,7 @@ class Torrent(Announcing):
                         nursery.start_soon(self._name_peers, named)
                     await self._exchange()
         except* BtorError as group:
-            self._fail(_leaf(group))
+            self._fail(first_of(group, BtorError))
         finally:
             self._state = "error" if self.error is not None else "stopped"
             if self.error is not None:
@@ -536,9 +537,3 @@ class Torrent(Announcing):
 async def _wait_then_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
-
-
-def _leaf(group: BaseExceptionGroup[BtorError]) -> BtorError:
-    """The first exception of a group."""
-    first = group.exceptions[0]
-    return _leaf(first) if isinstance(first, BaseExceptionGroup) else first

@@ -247,7 +247,7 @@ class Transfer:
         self.picker.remove_source(peer.source)
         self.session.choking.forget(peer, now)
         moved = bool(peer.received_total or peer.sent_total)
-        self.book.on_closed(peer.address, now, moved, sated=self.complete and peer.upload_only)
+        self.book.on_closed(peer.address, now, moved, sated=self.upload_only and peer.upload_only)
         twin = next((other for other in self.peers.values() if other.peer_id == peer.peer_id), None)
         if twin is not None:
             self.book.on_connected(twin.address, now)

@@ -30,6 +30,21 @@ def owes_files(content: Content) -> bool:
     return side is not None and any(map(content.is_wanted, side.files()))
 
 
+def may_come_home(content: Content, index: int) -> bool:
+    """Whether nothing is lost if what the side file has of file ``index`` is written there: only zeros, or the same,
+    which an earlier run had begun to write. StorageError."""
+    side = content.side
+    assert side is not None
+    for piece in side.pieces_of(index):
+        start, length = side.edge(index, piece)
+        for _, position, size in side.split(index, start, length):
+            for done in range(0, size, MIB):
+                there = content.read_file(index, start + done, min(MIB, size - done))
+                if any(there) and there != content.read_file(side.index, position + done, len(there)):
+                    return False
+    return True
+
+
 def bring_home(content: Content, have: Bitfield) -> bool:
     """Give wanted files what the side file has of them of pieces in ``have``. With nothing more in it, it is removed.
 

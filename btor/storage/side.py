@@ -48,7 +48,7 @@ class SideFile:
 
     def pieces(self) -> list[int]:
         """The pieces of which it has parts, ascending."""
-        return sorted({piece for parts in self._parts.values() for piece in parts})
+        return sorted({piece for parts in list(self._parts.values()) for piece in list(parts)})
 
     def pieces_of(self, file: int) -> set[int]:
         """The pieces of which it has the part of ``file``."""

@@ -44,10 +44,18 @@ def _aside(content: Content) -> int:
 def check_place(content: Content) -> None:
     """StorageError where nothing can be written: known before a peer is asked for anything."""
     path = _place_there(content)
+    if path == str(content.top) and os.path.isdir(path) and _all_there(content):
+        return  # nothing need be made
     if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         read_only = os.statvfs(path).f_flag & os.ST_RDONLY if hasattr(os, "statvfs") else False
         code = errno.EROFS if read_only else errno.EACCES
         raise StorageError.from_os_error("write", path, OSError(code, os.strerror(code)))
+
+
+def _all_there(content: Content) -> bool:
+    """Whether every wanted file has been made."""
+    wanted = (index for index, entry in enumerate(content.files) if content.is_wanted(index) and not entry.pad)
+    return all(os.path.lexists(content.path(index)) for index in wanted)
 
 
 def _place_there(content: Content) -> str:

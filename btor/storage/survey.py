@@ -10,7 +10,7 @@ from btor import limits
 from btor.errors import StorageError
 from btor.limits import MIB
 from btor.metainfo.bitfield import Bitfield, mark
-from btor.storage.aside import load_side
+from btor.storage.aside import load_side, may_come_home
 from btor.storage.files import Content, FileStat
 from btor.storage.resume import FileStats, ResumeRecord
 
@@ -135,6 +135,8 @@ class _Surveyor:
             self._look_aside(known=known)
             return
         own = self._own_range(index)
+        if in_the_way and not known and now is not None and entry.length and (own is None or 0 < now.size <= own[0]):
+            self._look_before_home(index, now)
         if not entry.length or own is None:
             return
         size = min(now.size, entry.length) if now is not None else 0
@@ -149,6 +151,11 @@ class _Surveyor:
         self._mark(self.present, index, own[0], min(size, own[1]))
         surely_own = (known and index not in self.doubted) or not in_the_way
         if not (surely_own or self._seems_own(then, now, index)) and self.content.data_ranges(index):
+            self.strangers.append(index)
+
+    def _look_before_home(self, index: int, now: FileStat) -> None:
+        """Where a part of a wanted file comes home to, there may be a file that is not btor's."""
+        if now.size and not may_come_home(self.content, index):
             self.strangers.append(index)
 
     def _then(self, index: int) -> FileStat | None:
@@ -300,7 +307,7 @@ def disown(content: Content, files: FileStats, have: Bitfield) -> None:
     for index in range(len(content.metainfo.files)):
         if files[index] is not None and not content.is_wanted(index):
             pieces = content.pieces_of(index)
-            if pieces and not any(piece in have for piece in pieces):
+            if content.files[index].length and not any(piece in have for piece in pieces):
                 files[index] = FOREIGN
 
 

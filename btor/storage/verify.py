@@ -87,4 +87,6 @@ def _status(content: Content, index: int, stat: FileStat | None, have: Bitfield)
         return "missing"
     if stat.size != length:
         return "short" if stat.size < length else "long"
+    if index in content.apart:  # some of it lies in the side file
+        return "bad"
     return "ok" if all(piece in have for piece in content.pieces_of(index)) else "bad"

@@ -156,7 +156,8 @@ class Choices:
         window: Window | None = None
         pieces = 0
         if length > WINDOW // 8:
-            window = self._rng.randrange(length - WINDOW // 8 + 1), WINDOW // 8
+            middle = self._rng.randrange(length)  # of the whole: else both ends would hardly ever be looked at
+            window = min(max(middle - WINDOW // 16, 0), length - WINDOW // 8), WINDOW // 8
             pieces = self._candidates(source, window)
         if window is None or pieces.bit_count() < wanted:
             window = None

@@ -267,6 +267,18 @@ def test_verify_reads_what_is_aside(tmp_path: Path) -> None:
     assert set(verify(METAINFO, top).have) == {0, 1, 7, 8}
 
 
+def test_verify_calls_a_file_bad_of_which_a_part_is_aside(tmp_path: Path) -> None:
+    top = tmp_path / "content"
+    content = opened(top, None)
+    fetch(content, 3, 4, 5, 6)  # all of d, but for its beginning
+    content.close()
+    whole_run(top, tmp_path / "state", {A})
+    found = verify(METAINFO, top)
+    assert {2, 3, 4, 5, 6} <= set(found.have)
+    assert dict(found.files)["content/b/d"] == "bad"
+    assert not found.complete
+
+
 # --- what is in the way, changed or damaged ----------------------------------------------------------------------
 
 
@@ -283,6 +295,23 @@ def test_a_file_that_is_not_wanted_is_never_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="not one valid piece"):
         whole_run(top, state, {A, D})
     assert before.items() <= on_disk(top).items()
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize("keep_record", [True, False])
+@pytest.mark.parametrize(("index", "name", "theirs"), [(C, "c", b"own"), (C, "c", b"o" * 150), (D, "d", b"o" * 100)])
+def test_nothing_comes_home_into_a_file_of_somebody_else(
+    tmp_path: Path, index: int, name: str, theirs: bytes, keep_record: bool, runs: int
+) -> None:
+    """All that the content of a file has on disk, or its beginning, is in the side file; in its place is another."""
+    top, state = tmp_path / "content", tmp_path / "state"
+    (top / "b").mkdir(parents=True)
+    (top / "b" / name).write_bytes(theirs)
+    for _ in range(runs):
+        whole_run(top, state, {A})
+    with pytest.raises(StorageError, match="not one valid piece"):
+        whole_run(top, state if keep_record else tmp_path / "other", {A, index})
+    assert (top / "b" / name).read_bytes() == theirs
 
 
 def test_a_side_file_that_is_gone_is_not_believed_in(tmp_path: Path) -> None:
