@@ -226,7 +226,7 @@ BUGS = [
         "if attempt.senders:",
     ),
     Bug("a piece whose peer left is asked of nobody", MetadataFetch, "_free", "attempt.free[piece] = None", "pass"),
-    Bug("any whole will do", MetadataFetch, "_judge", "if self._matches(info):", "if True:"),
+    Bug("any whole will do", MetadataFetch, "_judge", "if attempt.matches():", "if True:"),
 ]
 
 

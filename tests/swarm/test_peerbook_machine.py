@@ -13,6 +13,7 @@ from btor.limits import (
     DIAL_RETRY,
     DIAL_RETRY_USER_MAX,
     DIAL_RETRY_USER_MIN,
+    PEER_SHARE_OF_LIST,
     RECONNECT,
     TRUSTED_AFTER_HANDSHAKE,
     WEED_PERIOD,
@@ -22,6 +23,7 @@ from btor.wire.address import Address
 from tests.machine import Bug, Machine, explore, finds, named
 
 LIMIT = 8
+SHARE = PEER_SHARE_OF_LIST * LIMIT  # of one peer's exchange: all that "pex" names here
 PORT = 6881
 numbers = st.integers(0, 11)
 SOURCES: tuple[PeerSource, ...] = ("user", "tracker", "dht", "pex")
@@ -40,6 +42,7 @@ class Known:
     dialling: bool = False
     listening: bool = True
     patient: bool = True
+    told: bool = False  # by exchange, and by nobody better since
 
     def may_be_dialled(self) -> bool:
         given_up = self.patient and self.fails >= DIAL_FAILURES
@@ -70,13 +73,15 @@ class PeerBookMachine(Machine):
             assert added
             entry.listening = True
             if RANK[source] < entry.rank:
-                entry.rank = RANK[source]
+                entry.rank, entry.told = RANK[source], False
             if source == "tracker" and entry.fails:
                 entry.fails -= 1
             if source == "user":
                 entry.patient, entry.fails, entry.due = False, 0, NEVER
+        elif source == "pex" and sum(other.told for other in self.known.values()) >= SHARE:
+            assert not added
         elif added:
-            self.known[number] = Known(RANK[source], patient=source != "user")
+            self.known[number] = Known(RANK[source], patient=source != "user", told=source == "pex")
         else:
             assert source != "user" and len(self.known) >= LIMIT
         self.forget_weeded(number)
@@ -263,6 +268,7 @@ BUGS = [
     Bug("one failure more before it is given up", _Entry, "given_up", ">= DIAL_FAILURES", "> DIAL_FAILURES"),
     Bug("who is barred stays in the book", PeerBook, "ban", "self._drop(entry)", "pass"),
     Bug("an entry keeps its old ticket", PeerBook, "on_connected", "False, now, NO_TICKET", "False, now, entry.ticket"),
+    Bug("one peer's exchange fills the book", PeerBook, "add", "self._told[teller] >= ", "self._told[teller] > "),
     Bug("who was reached before is dialled at once", PeerBook, "on_closed", "now + RECONNECT", "now"),
 ]
 
