@@ -135,15 +135,16 @@ class Lookup:
 
     def on_reply(self, asked: Contact | Address, contact: Contact, reply: Reply, named: Iterable[Contact]) -> None:
         """``contact``, of which we knew what ``asked`` says, answered and named nodes that may be asked."""
-        self._move(asked, ANSWERED)
+        if not isinstance(asked, Contact):
+            self._move(asked, ANSWERED)
         candidate = self._known.get(contact)
         if candidate is None:  # a stranger so far
             candidate = self._enter(contact, 0)
             if candidate is None:
                 return
-        candidate.state = ANSWERED
+        self.answered += candidate.state != ANSWERED
+        self._move(contact, ANSWERED)  # also of a stranger: others may have named it, so it was asked twice
         candidate.token = reply.token
-        self.answered += 1
         self.add(named, candidate.depth + 1)
         if self.want_peers:
             self._collect(candidate, reply)
@@ -175,7 +176,10 @@ class Lookup:
         """A question or its answer, or the lack of it, changes the state of a node or a stranger."""
         if isinstance(asked, Contact):
             candidate = self._known[asked]
-            before, candidate.state = candidate.state, state
+            before = candidate.state
+            if before == ANSWERED:
+                return  # another question to it, as to a stranger, was answered
+            candidate.state = state
             step = (state == ASKED) - (before == ASKED)
             self._networks[asked.network] += step
             if not candidate.inside:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from btor import limits
 from btor.dht.bloom import filter_of
 from btor.dht.contact import Contact, make_id
@@ -146,6 +148,34 @@ def test_strangers_are_asked_while_there_are_few_others() -> None:
     search.on_reply(known[8], known[8], reply(), [])
     assert search.done
     assert (search.asked, search.failed) == (7, 1)
+
+
+@pytest.mark.parametrize("second", ["answers", "is slow and answers", "fails", "is slow and fails"])
+@pytest.mark.parametrize("first", ["stranger", "node"])
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_stranger_that_is_asked_as_a_node_too(fits: bool, first: str, second: str) -> None:
+    """Whatever becomes of the other question, it has answered, and the search ends."""
+    node, other = fitting(1)[0] if fits else crowd(1)[0], nodes(1)[0]
+    search = lookup()
+    search.add_strangers([node.address, other.address])
+    assert search.take() == [node.address, other.address]
+    search.on_slow(node.address)
+    search.on_reply(other.address, other, reply(), [node])
+    assert search.take() == [node]
+    questions: list[Contact | Address] = [node.address, node]
+    if first == "node":
+        questions.reverse()
+    search.on_reply(questions[0], node, reply(b"first"), [])
+    if "slow" in second and first == "stranger":  # the stranger is slow by now
+        search.on_slow(questions[1])
+    if "answers" in second:
+        search.on_reply(questions[1], node, reply(b"first"), [])
+    else:
+        search.on_failure(questions[1])
+    assert search.done
+    assert search.answered == 2
+    assert {candidate.contact: candidate.token for candidate in search.closest()} == {other: b"token", node: b"first"}
+    assert not +search._networks
 
 
 def test_no_strangers_once_eight_have_answered() -> None:
