@@ -237,9 +237,17 @@ BUGS = [
         "take",
         "not one.flying and not one.never and",
         "not one.flying and",
+        seed=2,
     ),
-    Bug("the end is told twice", Tiers, "on_answer", "tracker.completed_owed = False", "pass"),
-    Bug("who was being told of the beginning never hears of the end", Tiers, "on_complete", " or tracker.flying", ""),
+    Bug("the end is told twice", Tiers, "on_answer", "tracker.completed_owed = False", "pass", seed=4),
+    Bug(
+        "who was being told of the beginning never hears of the end",
+        Tiers,
+        "on_complete",
+        " or tracker.flying",
+        "",
+        seed=4,
+    ),
 ]
 
 
