@@ -47,7 +47,7 @@ SEEDER, LIAR, MOVED = "20.1.0.1", "20.2.0.1", "20.9.0.1"
 LEECHERS: Final = ("20.3.0.1", "20.4.0.1")
 PORT: Final = 6881
 BYSTANDERS: Final = 1  # node of the DHT that has no torrent
-STEP: Final = 0.005  # s, of the world's clockwork: below every latency here
+STEP: Final = 0.01  # s, of the world's clockwork: below every latency here
 SECONDS: Final = 2.0  # that the seeder takes for one copy
 LIMIT: Final = 7_200.0  # virtual seconds: a lost datagram costs minutes, a lost connection three
 APART: Final = 8.0  # s that a partition lasts
@@ -56,6 +56,7 @@ BREAKS: Final = 2  # connections that break, or a few more
 JITTER: Final = 0.5  # s, of datagrams that overtake each other
 RESTART_AT: Final = 0.3  # of the pieces
 LOOK: Final = 0.05  # s between two looks at how far a leecher is
+IDLE: Final = 0.2  # likewise while it has no connection: minutes, where datagrams were lost
 FIRST_DATAGRAMS: Final = 8  # one of so many is surely lost, or repeated: a case of 1 % must not pass without
 
 
@@ -101,7 +102,7 @@ class Leecher:
 
     host: Host
     place: Path
-    complete: bool = False
+    complete: trio.Event = field(default_factory=trio.Event)
     session: Session | None = None
     found: Torrent | None = None
 
@@ -171,11 +172,18 @@ class Play:
                     leeching.start_soon(getattr(self, f"do_{fault.replace('-', '_')}"))
                 if self.case.corruption:
                     nursery.start_soon(self.lie)
-                await until(lambda: all(leecher.complete for leecher in self.leechers), step=0.5)
+                for leecher in self.leechers:
+                    await leecher.complete.wait()
                 self.ended = trio.current_time()
                 self.look()
                 leeching.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
+
+    @staticmethod
+    async def reaches(leecher: Leecher, share: float) -> None:
+        """Wait until ``leecher`` has more than that share of the pieces."""
+        while leecher.share <= share:  # noqa: ASYNC110  # it has no event
+            await trio.sleep(LOOK if leecher.host.ends else IDLE)
 
     # -- who is there ---------------------------------------------------------------------------------------------
 
@@ -229,14 +237,14 @@ class Play:
         """Wants everything; the first one stops on the way and begins again, if that is so."""
         if leecher is self.leechers[0] and self.case.restart:
             async with self.life(leecher):
-                await until(lambda: leecher.share > RESTART_AT, step=LOOK)
+                await self.reaches(leecher, RESTART_AT)
         async with self.life(leecher) as found:
             if leecher is self.leechers[0] and self.case.restart:
                 checked = await next_event(found, Checked)
                 if 0 < checked.have_pieces < self.content.pieces:
                     self.happened.add("restart")
             await found.wait_complete()
-            leecher.complete = True
+            leecher.complete.set()
             await trio.sleep_forever()
 
     @asynccontextmanager
@@ -265,7 +273,7 @@ class Play:
             return spoils
 
         while True:
-            await until(lambda: target.transfer is not None, step=LOOK)
+            await until(lambda: target.transfer is not None, step=IDLE)
             try:
                 transport = await host.connect((target.host.ips[0], PORT))
                 peer = ScriptedPeer(transport)
@@ -281,13 +289,13 @@ class Play:
 
     async def do_breaks(self) -> None:
         """Connections break, until some have."""
-        await until(lambda: self.world.broken >= BREAKS, step=LOOK)
+        await until(lambda: self.world.broken >= BREAKS, step=LIFE)
         self.world.connection_life = None
 
     async def do_partition(self) -> None:
         """The second leecher is on an island for a while."""
         target = self.leechers[1]
-        await until(lambda: target.share > 0.1, step=LOOK)
+        await self.reaches(target, 0.1)
         self.world.partition([target.host])
         await trio.sleep(APART)
         if self.world.held:
@@ -297,16 +305,16 @@ class Play:
     async def do_move(self) -> None:
         """The second leecher has another address from one moment to the next."""
         target = self.leechers[1]
-        await until(lambda: target.share > 0.15, step=LOOK)
-        if target.host.ends and not target.complete:
+        await self.reaches(target, 0.15)
+        if target.host.ends and not target.complete.is_set():
             self.happened.add("move")
         target.host.move(MOVED)
 
     async def do_half_open(self) -> None:
         """The first leecher's connections are gone, and the others do not know."""
         target = self.leechers[0]
-        await until(lambda: target.share > 0.1, step=LOOK)
-        if target.host.ends and not target.complete:
+        await self.reaches(target, 0.1)
+        if target.host.ends and not target.complete.is_set():
             self.happened.add("half-open")
         target.host.vanish()
 
