@@ -242,6 +242,8 @@ class PeerMachine(Machine):
             self.wanted.append(block)
         else:
             self.bad += 1
+            if piece in self.transfer.have and not self.chokes_us:
+                self.void.add(block)  # it does not tell us of a piece that we have, and may serve it
         self.say((REQUEST, struct.pack(">III", *block)))
         if self.open and not self.chokes_us:
             assert not self.wanted  # all is answered at once
