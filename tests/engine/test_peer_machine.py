@@ -128,8 +128,11 @@ class PeerMachine(Machine):
             self.world.do(speak)
         self.listen()
 
-    def listen(self) -> None:
-        """Take in all that btor says now; each thing it says must be right at that point."""
+    def listen(self, *, again: bool = True) -> None:
+        """Take in all that btor says now; each thing it says must be right at that point.
+
+        ``again``: once more, if what it says once a second is still on the way.
+        """
         start = len(self.peer.heard)
 
         async def hear() -> None:
@@ -145,7 +148,7 @@ class PeerMachine(Machine):
             self.world.do(hear)
         for said in self.peer.heard[start:]:
             self.on_said(said.id, said.payload)
-        self.settle()
+        self.settle(again=again)
 
     def on_said(self, id_: int | None, payload: bytes) -> None:
         if id_ == CHOKE:
@@ -329,7 +332,7 @@ class PeerMachine(Machine):
 
     # -- what must hold -------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
+    def settle(self, *, again: bool = False) -> None:
         transfer = self.transfer
         transfer.picker.check_invariants()
         on_disk = (self.folder / "content").read_bytes()
@@ -354,6 +357,9 @@ class PeerMachine(Machine):
         assert owed == self.asked.keys()
         assert {piece for piece in range(PIECES) if peer.source.has(piece)} == self.has
         assert peer.peer_interested == self.interested
+        if again and self.is_interested and not peer.am_interested:
+            self.listen(again=False)
+            return
         assert peer.am_interested == self.is_interested
 
     def teardown(self) -> None:
