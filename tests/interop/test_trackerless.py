@@ -74,7 +74,8 @@ def test_metadata_for_libtorrent(album: Album, tmp_path: Path) -> None:
         handle = add_magnet(session, magnet(album), tmp_path / "there")
         handle.connect_peer(("127.0.0.1", seeder.port))
         wait_for("libtorrent is complete", lambda: handle.status().is_seeding)
-    assert album.differences(tmp_path / "there") == []
+        # it says so before everything is in the files
+        wait_for("it is on the disk", lambda: album.differences(tmp_path / "there") == [])
 
 
 def test_metadata_for_aria2(album: Album, tmp_path: Path) -> None:
