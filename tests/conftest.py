@@ -28,6 +28,14 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+LONG = ("tests/simulated/test_swarm.py", "tests/tools/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: begun last, one worker would still be at it when all others have ended."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 class InteropReport:
     """Writes the ids of the interop tests that ran, passed or failed, one a line, to ``$BTOR_INTEROP_REPORT``."""
 
