@@ -21,6 +21,7 @@ from btor.metainfo.geometry import Geometry
 from btor.metainfo.torrent_file import parse_torrent
 from btor.settings import CLIENT_NAME
 from btor.storage.hashing import Segment, hash_pieces
+from btor.storage.side import is_side_name
 
 TRACKER_SCHEMES: Final = ("http", "https", "udp")
 WEB_SEED_SCHEMES: Final = ("http", "https")
@@ -192,8 +193,9 @@ def _collect(top: str, leave_out: tuple[int, int] | None) -> list[_Source]:
 
 
 def _names(path: str) -> list[str]:
+    """What is in the folder, but for what btor keeps there of a download of some files."""
     try:
-        return os.listdir(path)
+        return [name for name in os.listdir(path) if not is_side_name(name)]
     except OSError as error:
         raise StorageError.from_os_error("list", path, error) from error
 

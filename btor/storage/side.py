@@ -7,6 +7,7 @@ an ENTRY that says what it is. Decision 8 says why it is so, and where it is.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ HEAD: Final = b"btor side file 1\n"
 ENTRY: Final = struct.Struct(">4sIIII")  # tag, file, piece, length, CRC-32 of all that
 _PART: Final = b"part"
 _VOID: Final = b"void"  # of a part that is in its own file now
+_NAME: Final = re.compile(r"\.btor-[0-9a-f]{40}\.parts")
 _START: Final = len(HEAD) + 20
 
 Span = tuple[int, int, int]  # (file, offset in it, length)
@@ -31,6 +33,11 @@ Write = Callable[[int, bytes], None]
 def side_name(info_hash: bytes) -> str:
     """The side file's name, below the torrent's folder."""
     return f".btor-{info_hash.hex()}.parts"
+
+
+def is_side_name(name: str) -> bool:
+    """Whether a file of this name is the side file of some torrent."""
+    return _NAME.fullmatch(name) is not None
 
 
 class SideFile:

@@ -19,6 +19,7 @@ from btor.errors import MetainfoError, StorageError, UsageError
 from btor.limits import KIB, MIB
 from btor.metainfo.torrent_file import parse_torrent
 from btor.storage.create import automatic_piece_length, create_torrent
+from btor.storage.side import side_name
 from btor.storage.verify import verify
 from tests.storage.torrents import random_bytes
 
@@ -168,6 +169,16 @@ def test_the_same_folder_gives_the_same_torrent(tmp_path: Path) -> None:
     plant(tmp_path / "one/top", FILES)
     plant(tmp_path / "two/top", dict(reversed(FILES.items())))
     assert create_torrent(tmp_path / "one/top") == create_torrent(tmp_path / "two/top")
+
+
+def test_what_btor_keeps_aside_is_no_content(tmp_path: Path) -> None:
+    (tmp_path / "content").mkdir()
+    for name in ("a", ".btor-x.parts"):
+        (tmp_path / "content" / name).write_bytes(b"x")
+    whole = create_torrent(tmp_path / "content")
+    (tmp_path / "content" / side_name(bytes(20))).write_bytes(b"aside")
+    assert create_torrent(tmp_path / "content") == whole
+    assert [file.path[-1] for file in parse_torrent(whole).files] == [".btor-x.parts", "a"]
 
 
 def test_one_file_may_be_left_out(tmp_path: Path) -> None:
