@@ -25,7 +25,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         **QUIET,
         "listen_interfaces": f"{arguments.address}:{arguments.port}",
-        "enable_lsd": arguments.lsd,
+        "enable_lsd": getattr(arguments, "lsd", False),  # only libtorrent_peer has the option
         "announce_to_all_trackers": True,
         "announce_to_all_tiers": True,
         "tick_interval": 100,

@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--peer", action="append", default=[], metavar="HOST:PORT")
     parser.add_argument("--piece-length", type=int, default=1024 * 1024)
     parser.add_argument("--exit", action="store_true", help="end when complete")
-    parser.set_defaults(address="127.0.0.1", upload_limit=0, download_limit=0, slots=-1, lsd=False)
+    parser.set_defaults(address="127.0.0.1", upload_limit=0, download_limit=0, slots=-1)
     arguments = parser.parse_args()
     jobs = {"get": get, "seed": seed, "recheck": recheck, "create": create}
     return jobs[arguments.job](arguments)
