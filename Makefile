@@ -17,7 +17,7 @@ help:
 	@echo "make coverage  branch coverage of the pure folders"
 	@echo "make fuzz      every decoder for a minute (make fuzz-long: an hour)"
 	@echo "make bench     beside other clients: wall time, CPU, memory"
-	@echo "make crash     power cuts at every moment of a transfer, more than 100,000 states of the disk"
+	@echo "make crash     power cuts at every moment of recorded transfers"
 	@echo "make faults    every operation of the disk fails once, in every way"
 	@echo "make torrents  write torrents/ again"
 	@echo "make clean     remove .venv and what the tools left"
